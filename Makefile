@@ -1,0 +1,42 @@
+# Every target sets up what it needs; nothing but Python >= 3.11 and the package registries is assumed.
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+.PHONY: install demo test test-quick lint bench lock clean
+
+install: .venv/ready
+
+# --no-build-isolation keeps our own build on the locked setuptools; the wheels come from the hashed lock.
+.venv/ready: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("spotstream needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: install
+	$(BIN)/spotstream demo $(ARGS)
+
+test: install
+	$(BIN)/pytest $(ARGS)
+
+test-quick: install
+	$(BIN)/pytest -m "not broker" $(ARGS)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: install
+	$(BIN)/spotstream bench $(ARGS)
+
+# Renews the hashed lock from pyproject.toml (needs uv on the PATH).
+lock:
+	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --no-header --quiet --output-file requirements.lock
+
+clean:
+	rm -rf .venv .cache build dist *.egg-info

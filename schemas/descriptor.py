@@ -1,0 +1,41 @@
+"""What describes a file once and for all: written to ``avion.files`` with its first record."""
+
+from hashlib import sha256
+from typing import Any, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict
+
+from schemas.profile import Profile
+
+
+class Descriptor(BaseModel):
+    """A file as its first reader saw it; a worker needs nothing else to parse any of its records.
+
+    The whole mapping profile travels along, so a worker on another machine needs no profile files and a
+    replay next week maps as today. ``header`` is the heading row as it was split, empty for formats without.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str
+    identity: str  #: hex; the file's identity, which survives renames
+    format: Literal["csv", "tsv", "fixed", "xml"]
+    encoding: str
+    header: tuple[str, ...] = ()
+    profile: Profile
+
+    def dump(self) -> bytes:
+        """Canonical JSON, the value on ``avion.files``."""
+        return orjson.dumps(self.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)
+
+    @property
+    def id(self) -> bytes:
+        """16 bytes: the start of the SHA-256 of :meth:`dump`; key on ``avion.files``, in every raw key."""
+        return sha256(self.dump()).digest()[:16]
+
+    @classmethod
+    def load(cls, value: bytes) -> "Descriptor":
+        """Read a descriptor back; raises pydantic's ``ValidationError`` (a ``ValueError``)."""
+        fields: dict[str, Any] = orjson.loads(value)
+        return cls.model_validate(fields)

@@ -1,0 +1,31 @@
+"""Errors that a person can act on.
+
+    Problem                 something is wrong: what, where, what to do
+    ├── UsageError          wrong usage, settings or input      exit status 2
+    └── Unreachable         a service did not answer in time    exit status 3
+"""
+
+from typing import ClassVar
+
+
+class Problem(Exception):
+    """One line for the person at the terminal: ``what`` went wrong, ``where``, and the ``remedy``."""
+
+    exit_status: ClassVar[int] = 1
+
+    def __init__(self, what: str, *, where: str = "", remedy: str = "") -> None:
+        self.what, self.where, self.remedy = what, where, remedy
+        line = f"{where}: {what}" if where else what
+        super().__init__(f"{line}; {remedy}" if remedy else line)
+
+
+class UsageError(Problem):
+    """The command, a setting, a profile or an input file is wrong."""
+
+    exit_status = 2
+
+
+class Unreachable(Problem):
+    """A broker, a registry or an API could not be reached in time."""
+
+    exit_status = 3

@@ -1,0 +1,33 @@
+"""The three hashes that identity rests on; all SHA-256, all lower-case hexadecimal outside this module."""
+
+from collections.abc import Iterable
+from hashlib import sha256
+
+import orjson
+
+Canonical = dict[str, str | int]
+
+
+def canonical_json(record: Canonical) -> bytes:
+    """The canonical form of a normalized record: RFC 8785 (JSON Canonicalization Scheme).
+
+    Members sorted by name, no white space, UTF-8; empty fields are left out, so that a field added to a
+    kind later leaves the hashes of today's records as they are. Values are text and whole numbers only,
+    for which orjson writes exactly what RFC 8785 asks.
+    """
+    return orjson.dumps(record, option=orjson.OPT_SORT_KEYS)
+
+
+def placement_hash(canonical: bytes) -> str:
+    """Of a record: over its canonical form, which holds its kind as ``record_type``."""
+    return sha256(canonical).hexdigest()
+
+
+def idempotency_key(placement_hashes: Iterable[str]) -> str:
+    """Of a batch: over the placement hashes of its records (the 32 bytes of each), in order."""
+    return sha256(bytes.fromhex("".join(placement_hashes))).hexdigest()
+
+
+def rejection_key(descriptor: bytes, offset: int, original: bytes) -> str:
+    """Of a rejected record's dead letter: over descriptor id, byte offset (8 bytes, big-endian) and bytes."""
+    return sha256(b"".join((descriptor, offset.to_bytes(8, "big"), original))).hexdigest()

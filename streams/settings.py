@@ -1,0 +1,131 @@
+"""Settings: ``spotstream.toml``, overridden by ``SPOTSTREAM_SECTION__NAME``, overridden by flags."""
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from schemas.errors import UsageError
+from schemas.registry import RegistrySettings
+from topics.connection import KafkaSettings
+
+PREFIX = "SPOTSTREAM_"
+FILE = "spotstream.toml"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class AvstarSettings(_Section):
+    """The ``avstar`` section: the API that takes the batches."""
+
+    base_url: str = Field("https://api.traffic-system.example", description="base address of the API")
+    api_key: SecretStr = Field(SecretStr(""), description="scoped API key; better given in a file")
+    api_key_file: Path | None = Field(None, description="file with the API key, read again when it changes")
+    request_timeout_s: float = Field(30.0, gt=0, description="for a request in all")
+    connect_timeout_s: float = Field(5.0, gt=0, description="to connect")
+    ledger_url: str = Field("", description="the sandbox's ledger, for the audit; empty at the real API")
+
+
+class TailSettings(_Section):
+    """The ``tail`` section: following files."""
+
+    name: str = Field("tail", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="a tailer's name; one runs under it")
+    profile: str = Field("avion", description="mapping profile, a built-in's name or a TOML file")
+    partitioning: Literal["file", "block"] = Field("file", description="block spreads one file over all partitions")
+    block_bytes: int = Field(1_048_576, ge=4096, le=16_777_216, description="read and published at a time")
+    max_record_bytes: int = Field(1_048_576, ge=1024, le=4_194_304, description="longest record that is taken")
+    transaction_timeout_s: float = Field(15.0, gt=0, description="after which the broker aborts a silent tailer's")
+
+
+class BatchSettings(_Section):
+    """The ``batch`` section: windows of raw records, each of which becomes one batch."""
+
+    records: int = Field(5000, ge=2000, le=10_000, description="raw records in a window at the most")
+    seconds: float = Field(1.0, gt=0, le=60, description="how long a window stays open at the most")
+
+
+class DispatchSettings(_Section):
+    """The ``dispatch`` section: sending batches to Avstar."""
+
+    requests_at_once: int = Field(15, ge=1, le=256, description="requests in flight at the most")
+    per_partition: int = Field(15, ge=1, le=256, description="of these from one partition; 1 keeps strict order")
+    backoff_base_s: float = Field(0.2, gt=0, description="full jitter: random(0, min(cap, base * 2^attempt))")
+    backoff_cap_s: float = Field(20.0, gt=0, description="longest wait between two attempts")
+
+
+class WorkerSettings(_Section):
+    """The ``worker`` section: the processes that run the agents."""
+
+    session_timeout_s: float = Field(8.0, ge=6, description="after which a silent worker's partitions move")
+    drain_s: float = Field(3.0, gt=0, description="to finish what is in flight when partitions are revoked")
+    transaction_timeout_s: float = Field(15.0, gt=0, description="after which the broker aborts a transaction")
+    web_host: str = Field("127.0.0.1", description="address that metrics and status bind to")
+    web_port: int = Field(6066, ge=0, le=65_534, description="validate's; dispatch takes the next one; 0: any free")
+
+
+class LogSettings(_Section):
+    """The ``log`` section."""
+
+    format: Literal["auto", "json", "text"] = Field("auto", description="auto: text on a terminal, else JSON")
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Settings(BaseSettings):
+    """All settings. Build it with :func:`load`, which turns pydantic's errors into ours."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, toml_file=FILE
+    )
+
+    kafka: KafkaSettings = KafkaSettings()
+    registry: RegistrySettings = RegistrySettings()
+    avstar: AvstarSettings = AvstarSettings()
+    tail: TailSettings = TailSettings()
+    batch: BatchSettings = BatchSettings()
+    dispatch: DispatchSettings = DispatchSettings()
+    worker: WorkerSettings = WorkerSettings()
+    log: LogSettings = LogSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+
+def load(overrides: dict[str, dict[str, Any]] | None = None) -> Settings:
+    """Read all settings; ``overrides`` (section → name → value) come from flags and win.
+
+    Raises :class:`UsageError` that names the wrong or unknown setting.
+    """
+    _refuse_unknown_environment()
+    try:
+        return Settings(**(overrides or {}))
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        what = "no such setting" if first["type"] == "extra_forbidden" else first["msg"]
+        raise UsageError(what, where=f"setting {name}", remedy="see the settings in docs/settings.md") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"not valid TOML: {error}", where=str(Path(FILE).resolve())) from None
+
+
+def _refuse_unknown_environment() -> None:
+    for variable in os.environ:
+        if not variable.upper().startswith(PREFIX):
+            continue
+        section, _, name = variable[len(PREFIX) :].lower().partition("__")
+        field = Settings.model_fields.get(section)
+        fields = getattr(field.annotation, "model_fields", {}) if field else {}
+        if name not in fields:
+            raise UsageError("no such setting", where=variable, remedy="names are SPOTSTREAM_SECTION__NAME")

@@ -1,0 +1,1 @@
+"""The log: the topic catalogue, provisioning, keys, transactions, the chunk transport, subscribing."""

@@ -1,0 +1,68 @@
+"""Every topic of the product, declared once: purpose, who writes, who reads, how it is kept.
+
+The batch and dead-letter topics take messages of 16 MiB: a batch of 10,000 records with every text at its
+longest is about 20 MB of JSON and compresses below that; a dead batch holds it once more, in base64.
+"""
+
+from typing import Literal, NamedTuple
+
+_DAY_MS = 86_400_000
+_MIB = 1_048_576
+
+
+class Topic(NamedTuple):
+    """A topic's contract. ``partitions`` is the default at creation; retention in milliseconds, -1 for ever."""
+
+    name: str
+    purpose: str
+    written_by: str
+    read_by: str
+    cleanup: Literal["delete", "compact"]
+    retention_ms: int = -1
+    max_message_bytes: int = _MIB
+    partitions: int = 8
+
+    @property
+    def config(self) -> dict[str, str]:
+        """The broker-side settings, as Kafka names them."""
+        settings = {"cleanup.policy": self.cleanup, "max.message.bytes": str(self.max_message_bytes)}
+        if self.cleanup == "delete":
+            settings["retention.ms"] = str(self.retention_ms)
+        return settings
+
+
+RAW = Topic(
+    "avion.raw",
+    "the records of Avion's files, byte for byte",
+    "tail",
+    "validate, audit, replay",
+    "delete",
+    30 * _DAY_MS,
+    8 * _MIB,
+)
+FILES = Topic("avion.files", "what describes each file", "tail", "validate, audit", "compact", partitions=1)
+CHECKPOINTS = Topic(
+    "avion.tail.checkpoints", "how far each file is published", "tail", "tail, audit", "compact", partitions=1
+)
+SPOTS = Topic("avion.validated.spots", "validated spots", "validate", "any", "delete", 7 * _DAY_MS)
+AVAILS = Topic("avion.validated.avails", "validated avails", "validate", "any", "delete", 7 * _DAY_MS)
+BILLING = Topic("avion.validated.billing", "validated billing records", "validate", "any", "delete", 7 * _DAY_MS)
+MAKEGOODS = Topic("avion.validated.makegoods", "validated make-goods", "validate", "any", "delete", 7 * _DAY_MS)
+BATCHES = Topic(
+    "avstar.batches",
+    "the exact requests to Avstar",
+    "validate, replay, redrive",
+    "dispatch, audit",
+    "delete",
+    7 * _DAY_MS,
+    16 * _MIB,
+)
+RECEIPTS = Topic("avstar.receipts", "how each batch ended", "dispatch", "audit", "delete", 90 * _DAY_MS)
+DLQ = Topic(
+    "avstar.dlq", "what failed, with all context", "tail, validate, dispatch", "dlq, audit", "compact", -1, 24 * _MIB
+)
+
+#: By record type, as in the ``record_type`` column.
+VALIDATED = {"spot": SPOTS, "avail": AVAILS, "billing": BILLING, "makegood": MAKEGOODS}
+
+CATALOGUE = (RAW, FILES, CHECKPOINTS, *VALIDATED.values(), BATCHES, RECEIPTS, DLQ)

@@ -1,0 +1,53 @@
+"""How Kafka is reached: one settings section for both client libraries."""
+
+import ssl
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+
+class KafkaSettings(BaseModel):
+    """The ``kafka`` section: where the brokers are and how to prove who we are."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    bootstrap_servers: str = Field("localhost:9092", description="brokers, host:port, comma-separated")
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    ssl_cafile: Path | None = Field(None, description="PEM file with the authority of the brokers' certificates")
+    ssl_certfile: Path | None = Field(None, description="PEM file with the client's certificate")
+    ssl_keyfile: Path | None = Field(None, description="PEM file with the client's key")
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    sasl_username: str = ""
+    sasl_password: SecretStr = SecretStr("")
+    replication_factor: int = Field(1, ge=1, description="of topics that `topics apply` creates")
+    timeout_s: float = Field(15.0, gt=0, description="how long a command waits for the broker")
+
+    def confluent(self, **extra: Any) -> dict[str, Any]:
+        """Configuration for confluent-kafka clients, ``extra`` in librdkafka's names (dots as underscores)."""
+        config: dict[str, Any] = {
+            "bootstrap.servers": self.bootstrap_servers,
+            "security.protocol": self.security_protocol,
+            "log_level": 2,
+        }
+        for name, path in (
+            ("ssl.ca.location", self.ssl_cafile),
+            ("ssl.certificate.location", self.ssl_certfile),
+            ("ssl.key.location", self.ssl_keyfile),
+        ):
+            if path is not None:
+                config[name] = str(path)
+        if self.security_protocol.startswith("SASL"):
+            config["sasl.mechanism"] = self.sasl_mechanism
+            config["sasl.username"] = self.sasl_username
+            config["sasl.password"] = self.sasl_password.get_secret_value()
+        return config | {name.replace("_", "."): value for name, value in extra.items()}
+
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """The TLS context for aiokafka and Faust; None without TLS."""
+        if not self.security_protocol.endswith("SSL"):
+            return None
+        context = ssl.create_default_context(cafile=str(self.ssl_cafile) if self.ssl_cafile else None)
+        if self.ssl_certfile:
+            context.load_cert_chain(self.ssl_certfile, self.ssl_keyfile)
+        return context
