@@ -27,13 +27,17 @@ class Source(NamedTuple):
     records: int
     offsets: str
 
-    def expand(self) -> list[int]:
-        """The absolute raw offset of every record in the batch, by its index there."""
-        found: list[int] = []
+    def stretches(self) -> list[tuple[int, int]]:
+        """The batch's records as (first, last) absolute raw offsets, each without a gap."""
+        found: list[tuple[int, int]] = []
         for run in self.offsets.split(",") if self.offsets else ():
             start, _, end = run.partition("-")
-            found.extend(range(self.first + int(start), self.first + int(end or start) + 1))
+            found.append((self.first + int(start), self.first + int(end or start)))
         return found
+
+    def expand(self) -> list[int]:
+        """The absolute raw offset of every record in the batch, by its index there."""
+        return [offset for first, last in self.stretches() for offset in range(first, last + 1)]
 
 
 def runs(offsets: Sequence[int], first: int) -> str:
