@@ -1,9 +1,10 @@
 """Dead letters and receipts: where a record or a batch ended, with everything needed to judge and mend it."""
 
 from datetime import UTC, datetime
-from typing import Literal, NotRequired, TypedDict
+from typing import Literal, NotRequired
 
 from pydantic import Base64Bytes, BaseModel, ConfigDict
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from schemas.batch import Headers, Source
 

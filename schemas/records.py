@@ -1,0 +1,251 @@
+"""The four kinds of record in their normalized form, the rules they keep, and the verdict on one.
+
+A normalized record is a flat dict of text and whole numbers; a field that is empty is not there. Ids and
+codes are upper-case, dates ISO 8601, instants RFC 3339 in UTC with milliseconds, and times of the broadcast day
+``HH:MM:SS.mmm`` from 06:00:00.000 to 29:59:59.999 (:mod:`schemas.normalize` makes them). Money is whole
+minor units in ``…_minor`` (cents of a dollar, whole yen) of the ISO 4217 ``currency``.
+
+The typed dicts are judged by pydantic; a field's description is its rule in words, as a dead letter shows it.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired
+
+from pydantic import ConfigDict, Field, TypeAdapter, with_config
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
+
+from schemas.hashes import Canonical
+from schemas.letter import Reason
+
+Kind = Literal["spot", "avail", "billing", "makegood"]
+
+#: The longest whole number of minor units: JSON's numbers are exact up to 2**53.
+MOST_MINOR = 10**15 - 1
+
+CallSign = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Z][A-Z0-9]{2,6}(-[A-Z0-9]{1,4})?$",
+        description="must be a call sign such as WABC or KXYZ-TV",
+    ),
+]
+SpotId = Annotated[
+    str, Field(pattern=r"^[A-Z0-9-]{3,32}$", description="must be 3 to 32 letters, digits and hyphens")
+]
+Id = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Z0-9][A-Z0-9._/-]{0,63}$",
+        description="must be 1 to 64 letters, digits and . _ / -, the first a letter or digit",
+    ),
+]
+AdId = Annotated[str, Field(pattern=r"^[A-Z0-9]{8,12}$", description="must be 8 to 12 letters and digits")]
+Advertiser = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=120,
+        pattern=r"^\P{Cc}*$",
+        description="must be at most 120 characters, none of them a control character",
+    ),
+]
+Code = Annotated[str, Field(description="must be one of the profile's codes")]
+Currency = Annotated[str, Field(description="must be an ISO 4217 currency")]
+Date = Annotated[str, Field(description="must be a date in the profile's format")]
+Month = Annotated[
+    str, Field(pattern=r"^20[0-9][0-9]-(0[1-9]|1[0-2])$", description="must be a broadcast month, YYYY-MM")
+]
+Time = Annotated[str, Field(description="must be a time of the broadcast day")]
+Instant = Annotated[str, Field(description="must be an instant")]
+Duration = Annotated[int, Field(ge=1, le=3600, description="must be whole seconds, 1 to 3600")]
+Count = Annotated[int, Field(ge=0, le=1_000_000, description="must be a whole number, 0 to 1000000")]
+Line = Annotated[int, Field(ge=1, le=2**31 - 1, description="must be a whole number from 1")]
+Money = Annotated[int, Field(ge=0, le=MOST_MINOR, description="must be an amount of money, not negative")]
+SignedMoney = Annotated[int, Field(ge=-MOST_MINOR, le=MOST_MINOR, description="must be an amount of money")]
+Revision = Annotated[str, Field(max_length=64, description="must be a number or a time stamp")]
+
+_STRICT = ConfigDict(extra="forbid", strict=True)
+
+
+class _Common(TypedDict):
+    station: CallSign
+    broadcast_date: Date
+    revision: NotRequired[Revision]
+
+
+@with_config(_STRICT)
+class Spot(_Common):
+    """A scheduled or aired commercial."""
+
+    record_type: Literal["spot"]
+    spot_id: SpotId
+    campaign_id: Id
+    advertiser: Advertiser
+    ad_id: NotRequired[AdId]
+    air_time: NotRequired[Time]
+    aired_at: NotRequired[Instant]
+    duration_s: Duration
+    airtime_code: Code
+    clearance: Literal["scheduled", "cleared", "preempted", "missed"]
+    rate_minor: Money
+    currency: Currency
+    billing_code: Code
+
+
+@with_config(_STRICT)
+class Avail(_Common):
+    """Time that can be sold: a window in a break."""
+
+    record_type: Literal["avail"]
+    avail_id: Id
+    break_id: Id
+    window_start: Time
+    window_end: Time
+    duration_s: Duration
+    units_total: Count
+    units_sold: Count
+    floor_rate_minor: Money
+    currency: Currency
+
+
+@with_config(_STRICT)
+class Billing(_Common):
+    """A line of an invoice."""
+
+    record_type: Literal["billing"]
+    invoice_id: Id
+    line_no: Line
+    spot_id: SpotId
+    billing_period: Annotated[
+        str,
+        Field(pattern=r"^(19|20|21)\d\d-(0[1-9]|1[0-2])$", description="must be a broadcast month, YYYY-MM"),
+    ]
+    billing_code: Code
+    gross_minor: Money
+    agency_commission_minor: Money
+    net_minor: Money
+    currency: Currency
+
+
+@with_config(_STRICT)
+class Makegood(_Common):
+    """A spot that stands in for one that did not air as sold."""
+
+    record_type: Literal["makegood"]
+    makegood_id: Id
+    original_spot_id: SpotId
+    replacement_spot_id: SpotId
+    reason_code: Code
+    air_time: NotRequired[Time]
+    aired_at: NotRequired[Instant]
+    duration_s: Duration
+    adjustment_minor: SignedMoney
+    currency: Currency
+    approved_at: Instant
+
+
+class Valid(NamedTuple):
+    """A record that keeps every rule: its kind, normalized form, canonical JSON and placement hash (hex)."""
+
+    kind: Kind
+    record: Canonical
+    canonical: bytes
+    placement_hash: str
+
+
+class Invalid(NamedTuple):
+    """A record that breaks rules: every one of them, and its kind, or what stood for it.
+
+    A record that raised an exception has one reason with an empty ``field``, and the traceback.
+    """
+
+    reasons: list[Reason]
+    record_type: str
+    traceback: str = ""
+
+
+#: Judges a list of normalized records of a kind; raises pydantic's ``ValidationError`` with every reason.
+ADAPTERS: dict[Kind, TypeAdapter[Any]] = {
+    "spot": TypeAdapter(list[Spot]),
+    "avail": TypeAdapter(list[Avail]),
+    "billing": TypeAdapter(list[Billing]),
+    "makegood": TypeAdapter(list[Makegood]),
+}
+KINDS: tuple[Kind, ...] = tuple(ADAPTERS)
+
+
+def _schema(model: Any) -> dict[str, Any]:
+    return TypeAdapter(model).json_schema()
+
+
+_SCHEMAS: dict[Kind, dict[str, Any]] = {
+    "spot": _schema(Spot),
+    "avail": _schema(Avail),
+    "billing": _schema(Billing),
+    "makegood": _schema(Makegood),
+}
+
+#: By kind: field → its rule in words.
+RULES: dict[Kind, dict[str, str]] = {
+    kind: {
+        field: rule.get("description") or "must be one of " + ", ".join(rule.get("enum", ()))
+        for field, rule in schema["properties"].items()
+        if field != "record_type"
+    }
+    for kind, schema in _SCHEMAS.items()
+}
+
+
+def column(field: str) -> str:
+    """The export's column for a field of the normalized record: ``rate`` for ``rate_minor``."""
+    return field.removesuffix("_minor")
+
+
+#: By kind: the columns that an export may have for it, and those it must have. Without a currency column, or
+#: where it is empty, the profile's currency holds.
+COLUMNS: dict[Kind, tuple[str, ...]] = {
+    kind: tuple(column(field) for field in rules if field != "aired_at") for kind, rules in RULES.items()
+}
+REQUIRED: dict[Kind, frozenset[str]] = {
+    kind: frozenset(column(field) for field in schema["required"]) - {"record_type", "currency"}
+    for kind, schema in _SCHEMAS.items()
+}
+
+
+def conflicts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The rules between fields that ``record`` breaks, as (field, rule); fields not there are not judged."""
+    kind = record["record_type"]
+    if kind == "spot":
+        if record.get("clearance") == "cleared" and "air_time" not in record:
+            return [("air_time", "is required of a cleared spot")]
+        return []
+    return _CONFLICTS[kind](record)
+
+
+def _of_avail(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    found = []
+    start, end = record.get("window_start"), record.get("window_end")
+    if start is not None and end is not None and start >= end:
+        found.append(("window_end", f"must be after window_start, {start}"))
+    total, sold = record.get("units_total"), record.get("units_sold")
+    if total is not None and sold is not None and sold > total:
+        found.append(("units_sold", f"must be at most units_total, {total}"))
+    return found
+
+
+def _of_billing(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    gross, commission = record.get("gross_minor"), record.get("agency_commission_minor")
+    net = record.get("net_minor")
+    if gross is None or commission is None or net is None or gross - commission == net:
+        return []
+    return [("net_minor", "must be gross less agency_commission, to the smallest unit")]
+
+
+def _of_makegood(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    replacement = record.get("replacement_spot_id")
+    if replacement is None or replacement != record.get("original_spot_id"):
+        return []
+    return [("replacement_spot_id", "must be another spot than original_spot_id")]
+
+
+_CONFLICTS = {"avail": _of_avail, "billing": _of_billing, "makegood": _of_makegood}
