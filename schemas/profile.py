@@ -163,9 +163,7 @@ class Profile(BaseModel):
         if not self.header and not self.columns:
             raise ValueError("columns are needed where header is false")
         _by_spelling(self.record_types, "record_types", str.upper)
-        _by_spelling(
-            self.headings | {"record_type": self.headings.get("record_type", ())}, "headings", heading_key
-        )
+        self._spellings()
         return self
 
     def layout(self, header: Sequence[str] = ()) -> Layout:
@@ -190,9 +188,7 @@ class Profile(BaseModel):
         return _by_spelling(own, "headings", heading_key)
 
     def _mapped(self, header: Sequence[str]) -> tuple[str, ...]:
-        known = _by_spelling(
-            {name: self.headings.get(name, ()) for name in ALL_COLUMNS}, "headings", heading_key
-        )
+        known = self._spellings()
         columns = tuple(known.get(heading_key(heading), "") for heading in header)
         for index, name in enumerate(columns):
             if name and name in columns[:index]:

@@ -1,8 +1,8 @@
 """The four kinds of record in their normalized form, the rules they keep, and the verdict on one.
 
 A normalized record is a flat dict of text and whole numbers; a field that is empty is not there. Ids and
-codes are upper-case, dates ISO 8601, instants RFC 3339 in UTC with milliseconds, and times of the broadcast day
-``HH:MM:SS.mmm`` from 06:00:00.000 to 29:59:59.999 (:mod:`schemas.normalize` makes them). Money is whole
+codes are upper-case, dates ISO 8601, instants RFC 3339 in UTC with milliseconds, and times of the broadcast
+day ``HH:MM:SS.mmm`` from 06:00:00.000 to 29:59:59.999 (:mod:`schemas.normalize` makes them). Money is whole
 minor units in ``…_minor`` (cents of a dollar, whole yen) of the ISO 4217 ``currency``.
 
 The typed dicts are judged by pydantic; a field's description is its rule in words, as a dead letter shows it.
