@@ -1,0 +1,245 @@
+"""Who may work on a partition, and from where: fence, then read the position, then consume.
+
+On every assignment, kept partitions too, the partition's transactional producer is initialized first, which
+aborts whatever the last owner left open; only then is the committed position read. The other order does
+records twice whenever the old owner's transaction commits in between (the race KIP-447 is about). Each
+transaction carries the group generation, so the broker itself refuses one that the group has moved past.
+"""
+
+import asyncio
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, Protocol
+
+from aiokafka.structs import ConsumerRecord, TopicPartition
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaException, Producer
+from confluent_kafka import TopicPartition as Offset
+
+from schemas.errors import Problem, Unreachable
+from topics.connection import KafkaSettings
+from topics.transaction import AbandonedError, OwnershipLostError, TransactionalProducer
+
+
+def group_metadata(group: str, generation: int, member: str) -> bytes:
+    """The group's generation as confluent-kafka's producer takes it, for a group that aiokafka is a member of.
+
+    The layout is librdkafka's serialization (``rd_kafka_consumer_group_metadata_write``): ``CGMDv2:``, the
+    generation as little-endian int32, group id and member id NUL-terminated, then 1 for "no instance id".
+    """
+    return b"CGMDv2:" + struct.pack("<i", generation) + f"{group}\0{member}\0".encode() + b"\1"
+
+
+class Chunk(NamedTuple):
+    """What one poll brought of one partition: records in order, the ``epoch`` of the assignment that fetched
+    them, and the chunk's ``sequence`` number in that epoch, from 0."""
+
+    partition: TopicPartition
+    epoch: int
+    sequence: int
+    records: list[ConsumerRecord]
+
+
+class Lane(Protocol):
+    """The work on one owned partition, from one assignment to the next."""
+
+    def feed(self, records: list[ConsumerRecord]) -> None:
+        """Take the next records, in order. Does not block."""
+
+    async def finish(self) -> None:
+        """Commit what is in flight and begin nothing new. May be cancelled when the drain is over."""
+
+
+class Owned:
+    """One partition while it is ours: ``position`` to read from, ``note`` that the last commit left.
+
+    :meth:`commit` moves the position; :meth:`pause` and :meth:`resume` hold back what is fetched.
+    """
+
+    def __init__(
+        self, partition: TopicPartition, producer: TransactionalProducer, position: int, note: str, owner: "Ownership"
+    ) -> None:
+        self.partition, self.position, self.note = partition, position, note
+        self._producer, self._owner = producer, owner
+        self._group = owner.metadata
+        self.next_sequence = 0
+        self.lost = False
+
+    async def commit(self, produce: Callable[[Producer], None], position: int, note: str = "") -> None:
+        """Commit what ``produce`` sends and the new ``position`` in one transaction, or neither.
+
+        ``note`` (the offset's metadata) is what the next owner finds beside the position. Raises
+        :class:`OwnershipLostError` when another owner or generation has taken over.
+        """
+        offset = Offset(self.partition.topic, self.partition.partition, position, metadata=note)
+        try:
+            await self._owner.blocking(self._producer.commit, produce, [offset], self._group)
+        except (OwnershipLostError, AbandonedError):
+            self._owner.report_lost(self)
+            raise OwnershipLostError(f"{self.partition.topic}-{self.partition.partition}") from None
+        self.position, self.note = position, note
+
+    def pause(self) -> None:
+        """Fetch no more for now; what was fetched already still arrives."""
+        self._owner.flow.pause_partitions({self.partition})
+
+    def resume(self) -> None:
+        """Fetch again."""
+        if not self.lost:
+            self._owner.flow.resume_partitions({self.partition})
+
+    def abandon(self) -> None:
+        """Give up a transaction that may be under way."""
+        self.lost = True
+        self._producer.abandon()
+
+
+class Flow(Protocol):
+    """What ownership needs of the consumer: to hold a partition back, to let it flow, to end the process."""
+
+    def pause_partitions(self, tps: Iterable[Any]) -> None:
+        """Fetch no more for these."""
+
+    def resume_partitions(self, tps: Iterable[Any]) -> None:
+        """Fetch again."""
+
+    async def crash(self, reason: BaseException) -> None:
+        """End the process with an error."""
+
+
+class Ownership:
+    """All partitions that this process owns in one consumer group. Lives on one event loop."""
+
+    flow: Flow  #: set by the transport before the first assignment
+    metadata: bytes = b""  #: of the current generation
+
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        group: str,
+        *,
+        lane: Callable[[Owned], Lane],
+        transaction_timeout_s: float,
+        session_timeout_s: float,
+        drain_s: float,
+    ) -> None:
+        self.kafka, self.group = kafka, group
+        self.session_timeout_s = session_timeout_s
+        self.epoch = 0
+        self._lane = lane
+        self._transaction_timeout_s, self._drain_s = transaction_timeout_s, drain_s
+        self._lanes: dict[TopicPartition, tuple[Owned, Lane]] = {}
+        self._threads = ThreadPoolExecutor(32, "kafka")
+        self._positions = Consumer(
+            kafka.confluent(group_id=group, enable_auto_commit=False, isolation_level="read_committed")
+        )
+        self._watches: set[asyncio.Task[None]] = set()
+
+    async def blocking(self, call: Callable[..., Any], *args: Any) -> Any:
+        """Run a blocking Kafka call in a thread of its own."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *args)
+
+    def transactional_id(self, partition: TopicPartition) -> str:
+        """One id per group and partition, whoever owns it."""
+        return f"{self.group}-{partition.topic}-{partition.partition}"
+
+    async def assign(
+        self, partitions: Iterable[TopicPartition], generation: int, member: str
+    ) -> Mapping[TopicPartition, int]:
+        """Take over ``partitions``: fence each, then read each position; returns the positions to seek to.
+
+        Raises :class:`Unreachable` when the broker does not answer in time, :class:`Problem` when records
+        were deleted before they were read.
+        """
+        await self.release(list(self._lanes))
+        self.epoch += 1
+        self.metadata = group_metadata(self.group, generation, member)
+        wanted = sorted(partitions)
+        try:
+            producers = await asyncio.gather(*(self.blocking(self._fence, tp) for tp in wanted))
+            found = await self.blocking(self._read_positions, wanted) if wanted else []
+        except KafkaException as exception:
+            raise Unreachable(
+                f"the broker did not hand over {len(wanted)} partitions: {exception.args[0].str()}",
+                where=self.kafka.bootstrap_servers,
+            ) from exception
+        for tp, producer, (position, note) in zip(wanted, producers, found, strict=True):
+            owned = Owned(tp, producer, position, note, self)
+            self._lanes[tp] = owned, self._lane(owned)
+        return {tp: position for tp, (position, _) in zip(wanted, found, strict=True)}
+
+    def _fence(self, tp: TopicPartition) -> TransactionalProducer:
+        producer = TransactionalProducer(
+            self.kafka, self.transactional_id(tp), timeout_s=self._transaction_timeout_s
+        )
+        producer.fence()
+        return producer
+
+    def _read_positions(self, wanted: list[TopicPartition]) -> list[tuple[int, str]]:
+        # librdkafka asks with require_stable, so this waits for a transaction that is still being ended.
+        asked = [Offset(tp.topic, tp.partition) for tp in wanted]
+        return [self._position(offset) for offset in self._positions.committed(asked, self.kafka.timeout_s)]
+
+    def _position(self, committed: Offset) -> tuple[int, str]:
+        low, _ = self._positions.get_watermark_offsets(committed, self.kafka.timeout_s)
+        if committed.offset == OFFSET_INVALID:
+            return low, ""
+        if committed.offset < low:
+            raise Problem(
+                f"records {committed.offset} to {low - 1} were deleted before {self.group} read them",
+                where=f"{committed.topic}, partition {committed.partition}",
+                remedy="lengthen the topic's retention; then set the group's offset by hand to go on without them",
+            )
+        return committed.offset, committed.metadata or ""
+
+    def feed(self, chunk: Chunk) -> None:
+        """Hand a chunk to its lane. One that an earlier assignment fetched is dropped: it is read again.
+
+        Raises :class:`Problem` when a chunk is missing before this one: going on would lose its records.
+        """
+        owned, lane = self._lanes.get(chunk.partition, (None, None))
+        if chunk.epoch != self.epoch or owned is None or lane is None or owned.lost:
+            return
+        if chunk.sequence != owned.next_sequence:
+            raise Problem(
+                f"chunk {chunk.sequence} arrived where {owned.next_sequence} was due",
+                where=f"{chunk.partition.topic}, partition {chunk.partition.partition}",
+                remedy="this is a defect; the process ends so that Kafka delivers again",
+            )
+        owned.next_sequence += 1
+        lane.feed(chunk.records)
+
+    async def release(self, partitions: Iterable[TopicPartition]) -> None:
+        """Give ``partitions`` up: what is in flight may finish within the drain time, then it is abandoned."""
+        leaving = [self._lanes.pop(tp) for tp in partitions if tp in self._lanes]
+        if not leaving:
+            return
+        tasks = [asyncio.create_task(lane.finish()) for _, lane in leaving]
+        _, late = await asyncio.wait(tasks, timeout=self._drain_s)
+        for owned, _ in leaving:
+            owned.abandon()
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Give everything up and close what reads positions."""
+        await self.release(list(self._lanes))
+        for watch in self._watches:
+            watch.cancel()
+        await self.blocking(self._positions.close)
+        self._threads.shutdown(wait=False)
+
+    def report_lost(self, owned: Owned) -> None:
+        """Note that another owner has ``owned``; ends the process if the group does not confirm it soon."""
+        if not owned.lost:
+            owned.lost = True
+            watch = asyncio.get_running_loop().create_task(self._await_rebalance(self.epoch, owned))
+            self._watches.add(watch)
+            watch.add_done_callback(self._watches.discard)
+
+    async def _await_rebalance(self, epoch: int, owned: Owned) -> None:
+        await asyncio.sleep(2 * self.session_timeout_s)
+        if self.epoch == epoch:
+            name = self.transactional_id(owned.partition)
+            await self.flow.crash(OwnershipLostError(f"{name} was taken over outside this group"))

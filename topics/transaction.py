@@ -1,0 +1,128 @@
+"""The transactional producer: one transactional id, one owner, each transaction whole or not at all.
+
+Calls block and are made from one thread at a time; the librdkafka underneath sends in threads of its own.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+
+from topics.connection import KafkaSettings
+
+#: What a new owner's fence, or the group's next generation, does to the one before.
+_LOST = frozenset(
+    {
+        KafkaError._FENCED,
+        KafkaError.PRODUCER_FENCED,
+        KafkaError.INVALID_PRODUCER_EPOCH,
+        KafkaError.ILLEGAL_GENERATION,
+        KafkaError.UNKNOWN_MEMBER_ID,
+        KafkaError.FENCED_INSTANCE_ID,
+        KafkaError.REBALANCE_IN_PROGRESS,
+    }
+)
+
+#: How long one call blocks before it looks whether it was abandoned.
+_SLICE_S = 1.0
+
+
+class OwnershipLostError(Exception):
+    """Another owner has taken over; whatever was in the transaction is aborted and is not ours to repeat."""
+
+
+class AbandonedError(Exception):
+    """:meth:`TransactionalProducer.abandon` was called while a transaction was under way."""
+
+
+class TransactionalProducer:
+    """A producer that only writes in transactions. Make it, :meth:`fence`, then :meth:`commit` at will."""
+
+    def __init__(self, kafka: KafkaSettings, transactional_id: str, *, timeout_s: float) -> None:
+        self.transactional_id = transactional_id
+        self._deadline_s = kafka.timeout_s
+        self._abandoned = threading.Event()
+        self._producer = Producer(
+            kafka.confluent(
+                transactional_id=transactional_id,
+                transaction_timeout_ms=int(timeout_s * 1000),
+                message_timeout_ms=int(timeout_s * 1000),
+                compression_type="lz4",
+                linger_ms=5,
+                batch_size=1_000_000,
+                message_max_bytes=25_165_824,
+                queue_buffering_max_messages=1_000_000,
+                # Java's default, so that Kafka Streams and Connect find equal keys in equal partitions.
+                partitioner="murmur2_random",
+                # While the markers of the last transaction are being written the coordinator answers
+                # CONCURRENT_TRANSACTIONS; the default of 100 ms would be most of a transaction's time.
+                retry_backoff_ms=5,
+                retry_backoff_max_ms=100,
+            )
+        )
+
+    def fence(self) -> None:
+        """End every earlier owner of this id and abort what it left open.
+
+        Raises ``KafkaException`` when the broker cannot be reached in time.
+        """
+        self._producer.init_transactions(self._deadline_s)
+
+    def commit(
+        self,
+        produce: Callable[[Producer], None],
+        offsets: Sequence[TopicPartition] = (),
+        group: bytes = b"",
+    ) -> None:
+        """Commit what ``produce`` sends together with the ``offsets`` of ``group`` (its metadata, as bytes).
+
+        Repeats the transaction, ``produce`` included, when the broker wants it aborted. Raises
+        :class:`OwnershipLostError`, :class:`AbandonedError`, or ``KafkaException`` for what is beyond repair.
+        """
+        while True:
+            try:
+                self._producer.begin_transaction()
+                produce(self._producer)
+                if offsets:
+                    self._patiently(
+                        lambda: self._producer.send_offsets_to_transaction(list(offsets), group, _SLICE_S)
+                    )
+                self._patiently(lambda: self._producer.commit_transaction(_SLICE_S))
+            except KafkaException as exception:
+                self._abort_or_raise(exception)
+            else:
+                return
+
+    def _patiently(self, call: Callable[[], None]) -> None:
+        while True:
+            try:
+                call()
+            except KafkaException as exception:
+                if not exception.args[0].retriable():
+                    raise
+                if self._abandoned.is_set():
+                    raise AbandonedError(self.transactional_id) from None
+            else:
+                return
+
+    def _abort_or_raise(self, exception: KafkaException) -> None:
+        error: KafkaError = exception.args[0]
+        if error.code() in _LOST:
+            raise OwnershipLostError(f"{self.transactional_id}: {error.str()}") from exception
+        if self._abandoned.is_set():
+            raise AbandonedError(self.transactional_id) from None
+        if not error.txn_requires_abort():
+            raise exception
+        self._patiently(lambda: self._producer.abort_transaction(_SLICE_S))
+
+    def abandon(self) -> None:
+        """Give up a transaction that may be under way; the next owner's fence aborts it. Thread-safe."""
+        self._abandoned.set()
+        self._producer.purge()
+
+
+def send_all(producer: Producer, topic: str, messages: list[dict[str, bytes]], partition: int = -1) -> None:
+    """Queue ``messages`` (``key``, ``value``) in one call; raises ``KafkaException`` if one is not taken."""
+    if producer.produce_batch(topic, messages, partition) != len(messages):
+        failed = next(message for message in messages if "_error" in message)
+        raise KafkaException(failed["_error"])

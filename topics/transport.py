@@ -1,0 +1,222 @@
+"""The chunk transport: Faust's aiokafka driver, made to deliver one event per polled chunk and to lose nothing.
+
+Registered under the URL scheme ``chunks``. A stream event's value is a :class:`topics.ownership.Chunk`. Faust
+keeps the agents, the consumer group, pausing and the worker's life cycle; offsets travel in the application's
+transactions (:mod:`topics.ownership`), so everything in Faust that acks, counts gaps or commits is off here:
+each of those paths loses or doubles records in faust-streaming 0.15.3 (docs/decisions.md has the list).
+"""
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any, cast
+
+import aiokafka
+import faust
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from aiokafka.structs import TopicPartition
+from faust.transport.drivers import TRANSPORTS, aiokafka as driver
+from faust.types import TP, ConsumerMessage
+
+from topics.connection import KafkaSettings
+from topics.ownership import Chunk, Ownership
+
+SCHEME = "chunks"
+
+#: A partition that does not exist: polling it keeps the group's poll clock alive and fetches nothing.
+_NOWHERE = frozenset({TP("", -1)})
+
+
+class ConsumerThread(driver.AIOKafkaConsumerThread):
+    """Faust's consumer thread. Seeks and fetches run on its loop, so a chunk's epoch is certain: a seek drops
+    what was fetched before it, and whatever a fetch returns after it belongs to the new epoch."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._sequences: dict[TopicPartition, int] = {}
+        self._epoch = 0
+
+    def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
+        conf = self.app.conf
+        ownership: Ownership = self.app.ownership
+        return aiokafka.AIOKafkaConsumer(
+            client_id=conf.broker_client_id,
+            group_id=ownership.group,
+            bootstrap_servers=ownership.kafka.bootstrap_servers,
+            partition_assignment_strategy=[RoundRobinPartitionAssignor],
+            enable_auto_commit=False,
+            # Every position is sought; one that the log no longer holds must be an error, never a jump.
+            auto_offset_reset="none",
+            isolation_level="read_committed",
+            max_poll_records=conf.broker_max_poll_records,
+            max_partition_fetch_bytes=conf.consumer_max_fetch_size,
+            # Faust hard-codes 1500 ms here, which starves busy partitions behind caught-up ones.
+            fetch_max_wait_ms=100,
+            session_timeout_ms=int(conf.broker_session_timeout * 1000),
+            heartbeat_interval_ms=int(conf.broker_heartbeat_interval * 1000),
+            rebalance_timeout_ms=int(conf.broker_rebalance_timeout * 1000),
+            max_poll_interval_ms=int(conf.broker_max_poll_interval * 1000),
+            request_timeout_ms=int(conf.broker_request_timeout * 1000),
+            **driver.credentials_to_aiokafka_auth(conf.broker_credentials, conf.ssl_context),
+        )
+
+    @property
+    def member(self) -> str:
+        """The id under which the group knows this process."""
+        return cast("str", self._ensure_consumer()._coordinator.member_id)
+
+    async def begin_epoch(self, epoch: int, positions: Mapping[TopicPartition, int]) -> None:
+        """Seek to ``positions``; every chunk from now on belongs to ``epoch``."""
+        await self.call_thread(self._begin_epoch, epoch, positions)
+
+    async def _begin_epoch(self, epoch: int, positions: Mapping[TopicPartition, int]) -> None:
+        consumer = self._ensure_consumer()
+        for tp, position in positions.items():
+            consumer.seek(tp, position)
+        self._epoch = epoch
+        self._sequences = dict.fromkeys(positions, 0)
+
+    async def poll(self, partitions: frozenset[TP], timeout: float) -> list[Chunk]:
+        """What has been fetched of ``partitions``, waiting up to ``timeout`` seconds for the first."""
+        return cast("list[Chunk]", await self.call_thread(self._poll, partitions, timeout))
+
+    async def _poll(self, partitions: frozenset[TP], timeout: float) -> list[Chunk]:
+        consumer = self._ensure_consumer()
+        fetched: dict[TopicPartition, list[Any]] = await self._fetch_records(
+            consumer, partitions, timeout=timeout, max_records=consumer._max_poll_records
+        )
+        # No await from here on: between the fetch and its epoch no seek can come.
+        chunks = []
+        for tp, records in fetched.items():
+            if tp in self._sequences:
+                chunks.append(Chunk(tp, self._epoch, self._sequences[tp], records))
+                self._sequences[tp] += 1
+        return chunks
+
+
+class Consumer(driver.Consumer):
+    """Faust's consumer without its offset book-keeping: chunk order decides, not offset arithmetic."""
+
+    _thread: ConsumerThread
+
+    def _new_consumer_thread(self) -> ConsumerThread:
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    @property
+    def ownership(self) -> Ownership:
+        """The app's; see :class:`topics.transport.App`."""
+        return cast("Ownership", self.app.ownership)
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Drain and give up before Faust forgets the partitions."""
+        await self.ownership.release(revoked)
+        await super().on_partitions_revoked(revoked)
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Fence, read the positions, seek; only then let Faust resume its streams."""
+        ownership = self.ownership
+        ownership.flow = self
+        try:
+            positions = await ownership.assign(assigned, generation_id, self._thread.member)
+            await self._thread.begin_epoch(ownership.epoch, positions)
+        except Exception as exception:  # noqa: BLE001 - whatever it is, this process cannot own its partitions
+            await self.crash(exception)
+            return
+        self._read_offset.clear()
+        await super().on_partitions_assigned(assigned, generation_id)
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
+        """Yield a message per chunk. A chunk that was fetched is always delivered, paused or not: its
+        partition's position has moved past it, so dropping it would lose its records."""
+        if not self.flow_active:
+            await self.wait(self.can_resume_flow)
+        active = frozenset(self._get_active_partitions())
+        for chunk in await self._thread.poll(active or _NOWHERE, timeout if active else 0.05):
+            yield chunk.partition, self._message(chunk)
+
+    def _message(self, chunk: Chunk) -> ConsumerMessage:
+        last = chunk.records[-1]
+        return ConsumerMessage(
+            last.topic, last.partition, last.offset, last.timestamp / 1000, last.timestamp_type,
+            (), None, chunk, None, 0, 0, chunk.partition, generation_id=self.app.consumer_generation_id,
+        )  # fmt: skip
+
+    async def on_stop(self) -> None:
+        """Give everything up before the group is left."""
+        await self.ownership.close()
+        await super().on_stop()
+
+    async def perform_seek(self) -> None:
+        """Nothing: each assignment seeks, and to the position read after the fence."""
+
+    async def commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:  # noqa: ARG002
+        """Nothing: a plain OffsetCommit beside a transaction's would move the group back."""
+        return False
+
+    async def wait_empty(self) -> None:
+        """Nothing: the drain is bounded, and ownership's."""
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        """Nothing: gaps are transaction markers."""
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Nothing: Faust's livelock detector judges by its own commits, of which there are none."""
+
+
+class Transport(driver.Transport):
+    """Faust's aiokafka transport with the chunk consumer."""
+
+    Consumer = Consumer
+
+
+TRANSPORTS.aliases[SCHEME] = "topics.transport:Transport"
+
+
+class ChunkSchema(faust.Schema):  # type: ignore[misc]
+    """Leaves a chunk as it is: records are decoded by the application, never by Faust's serializers."""
+
+    def loads_key(self, app: Any, message: Any, *, loads: Any = None, serializer: Any = None) -> Any:  # noqa: ARG002
+        return None
+
+    def loads_value(self, app: Any, message: Any, *, loads: Any = None, serializer: Any = None) -> Any:  # noqa: ARG002
+        return message.value
+
+
+def credentials(kafka: KafkaSettings) -> Any:
+    """Faust's form of the Kafka section's credentials; None without any."""
+    context = kafka.ssl_context()
+    if kafka.security_protocol.startswith("SASL"):
+        return faust.SASLCredentials(
+            mechanism=kafka.sasl_mechanism,
+            username=kafka.sasl_username,
+            password=kafka.sasl_password.get_secret_value(),
+            ssl_context=context,
+        )
+    return faust.SSLCredentials(context=context) if context else None
+
+
+class App(faust.App):  # type: ignore[misc]
+    """A Faust app whose one agent feeds chunks to an :class:`Ownership`."""
+
+    def __init__(self, ownership: Ownership, topic: str, *, max_poll_records: int, **options: Any) -> None:
+        self.ownership = ownership
+        servers = [server.strip() for server in ownership.kafka.bootstrap_servers.split(",")]
+        super().__init__(
+            ownership.group,
+            broker=[f"{SCHEME}://{server}" for server in servers],
+            broker_credentials=credentials(ownership.kafka),
+            broker_session_timeout=ownership.session_timeout_s,
+            broker_heartbeat_interval=ownership.session_timeout_s / 4,
+            broker_max_poll_records=max_poll_records,
+            topic_allow_declare=False,
+            topic_disable_leader=True,
+            stream_wait_empty=False,
+            autodiscover=False,
+            **options,
+        )
+        self.agent(self.topic(topic, schema=ChunkSchema(), acks=False), name=f"{ownership.group}")(self._feed)
+
+    async def _feed(self, stream: Iterable[Any]) -> None:
+        async for event in stream.noack().events():  # type: ignore[attr-defined]
+            try:
+                self.ownership.feed(event.value)
+            except Exception as exception:  # noqa: BLE001 - an agent that raises is restarted by Faust: end instead
+                await self.consumer.crash(exception)
