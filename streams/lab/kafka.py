@@ -1,0 +1,172 @@
+"""An embedded Apache Kafka: one KRaft node, broker and controller in one, on loopback."""
+
+import secrets
+import subprocess
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from schemas.errors import Problem
+from streams.lab import jars, java
+from streams.lab.service import Service, free_port
+
+LOCK_FILE = Path(__file__).with_name("kafka.lock")
+_JAVA = 17
+_START_S = 60.0
+_MESSAGE_BYTES = 32 * 1_048_576
+
+_SETTINGS = f"""\
+process.roles=broker,controller
+node.id=1
+controller.listener.names=CONTROLLER
+auto.create.topics.enable=false
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=8
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=8
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+share.coordinator.state.topic.num.partitions=1
+group.initial.rebalance.delay.ms=0
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
+message.max.bytes={_MESSAGE_BYTES}
+replica.fetch.max.bytes={_MESSAGE_BYTES}
+socket.request.max.bytes={4 * _MESSAGE_BYTES}
+num.network.threads=2
+num.io.threads=4
+log.cleaner.dedupe.buffer.size=16777216
+"""
+
+_HEAP = ("-Xms256m", "-Xmx512m", "-XX:+UseG1GC", "-XX:MaxDirectMemorySize=256m")
+_LOGGING = (
+    "-Dorg.slf4j.simpleLogger.logFile=System.out",
+    "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX",
+    "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.common.config=warn",  # else prints every setting
+    "-Dorg.slf4j.simpleLogger.log.kafka.server.KafkaConfig=warn",
+)
+
+
+class Broker:
+    """A Kafka broker whose data lives in ``data_dir``; topics, offsets and cluster id survive a restart.
+
+    Between :meth:`start` and :meth:`stop` it answers at ``bootstrap``, which stays the same if the port is still free.
+    Use it as a context manager, or call the methods; they block, and :meth:`start` raises
+    :class:`~schemas.errors.Problem` with the end of the broker's log.
+    """
+
+    def __init__(self, data_dir: Path, cache: Path | None = None) -> None:
+        self._dir = data_dir
+        self._log_dir = data_dir / "topics"
+        self._cache = cache or jars.cache_dir()
+        self._port: int | None = None
+        self._service: Service | None = None
+
+    @property
+    def bootstrap(self) -> str:
+        """``127.0.0.1:PORT``."""
+        if self._port is None:
+            raise Problem("has not been started", where="Kafka")
+        return f"127.0.0.1:{self._port}"
+
+    @property
+    def pid(self) -> int:
+        """The broker's own process, for tests that stop it with signals."""
+        if self._service is None:
+            raise Problem("is not running", where="Kafka")
+        return self._service.pid
+
+    def start(self) -> None:
+        """Return once the broker answers; the first time, with its jars downloaded and its storage formatted."""
+        self._dir.mkdir(parents=True, exist_ok=True)
+        command = [str(java.find(_JAVA)), "-cp", jars.class_path(LOCK_FILE, self._cache)]
+        settings = self._write_settings()
+        if not (self._log_dir / "meta.properties").exists():
+            self._format(command, settings)
+        self._service = Service(
+            "Kafka", [*command, *_HEAP, *_LOGGING, "kafka.Kafka", str(settings)], self._dir / "kafka.log"
+        )
+        admin = AdminClient(
+            {
+                "bootstrap.servers": self.bootstrap,
+                "log_level": 0,
+                "reconnect.backoff.ms": 50,
+                "reconnect.backoff.max.ms": 50,
+            }
+        )
+        self._service.wait_until(lambda: _answers(admin), _START_S)
+
+    def stop(self) -> None:
+        """Shut it down in order (SIGTERM); nothing when it is not running."""
+        if self._service is not None:
+            self._service.stop()
+            self._service = None
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash would end it."""
+        if self._service is not None:
+            self._service.kill()
+            self._service = None
+
+    def restart(self) -> None:
+        """Stop and start, with the same data and address."""
+        self.stop()
+        self.start()
+
+    def _write_settings(self) -> Path:
+        self._port = free_port(self._port or self._last_port())
+        controller = free_port()
+        settings = self._dir / "server.properties"
+        settings.write_text(
+            f"{_SETTINGS}"
+            f"log.dirs={self._log_dir}\n"
+            f"listeners=PLAINTEXT://127.0.0.1:{self._port},CONTROLLER://127.0.0.1:{controller}\n"
+            f"advertised.listeners=PLAINTEXT://127.0.0.1:{self._port}\n"
+            f"controller.quorum.voters=1@127.0.0.1:{controller}\n",
+            encoding="utf-8",
+        )
+        return settings
+
+    def _last_port(self) -> int | None:
+        try:
+            lines = (self._dir / "server.properties").read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return None
+        advertised = next((line for line in lines if line.startswith("advertised.listeners=")), "")
+        port = advertised.rpartition(":")[2]
+        return int(port) if port.isdecimal() else None
+
+    def _format(self, command: list[str], settings: Path) -> None:
+        cluster_id = "s" + secrets.token_urlsafe(16)[1:]  # a dash in front would look like an option
+        done = subprocess.run(
+            [*command, "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "kafka.tools.StorageTool", "format"]
+            + ["--ignore-formatted", "--cluster-id", cluster_id, "--config", str(settings)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise Problem(
+                f"storage could not be formatted: {done.stderr.strip()}", where=f"Kafka in {self._dir}"
+            )
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def _answers(admin: AdminClient) -> bool:
+    try:
+        return bool(admin.list_topics(timeout=0.5).brokers)
+    except KafkaException:
+        return False

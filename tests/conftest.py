@@ -1,0 +1,44 @@
+"""Fixtures that the tests share: one embedded broker per session, names that no other test has."""
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from streams.lab.kafka import Broker
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """The session's Kafka; ``broker.bootstrap`` is its address. Tests that use it are marked ``broker``.
+
+    A test that stops or kills a broker starts one of its own.
+    """
+    with Broker(tmp_path_factory.mktemp("kafka")) as running:
+        yield running
+
+
+@pytest.fixture
+def unique(request: pytest.FixtureRequest) -> str:
+    """A name for this test's topics, groups and transactional ids, alone or as a prefix."""
+    return f"{request.node.originalname}-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def make_topic(broker: Broker, unique: str) -> "MakeTopic":
+    """Creates topics under this test's unique name: ``make_topic("raw", partitions=4) -> name``."""
+    return MakeTopic(broker.bootstrap, unique)
+
+
+class MakeTopic:
+    def __init__(self, bootstrap: str, prefix: str) -> None:
+        self._admin = AdminClient({"bootstrap.servers": bootstrap})
+        self._prefix = prefix
+
+    def __call__(self, name: str = "topic", partitions: int = 1, config: dict[str, str] | None = None) -> str:
+        topic = f"{self._prefix}.{name}"
+        created = self._admin.create_topics([NewTopic(topic, partitions, 1, config=config or {})])
+        created[topic].result(timeout=15)
+        return topic
