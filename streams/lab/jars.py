@@ -1,7 +1,7 @@
 """The jars of the embedded services: resolved once with jgo, checked against locked checksums, kept.
 
-A lock file ``NAME.lock`` lists every jar as ``sha256sum`` does, below a comment with the Maven coordinates that
-it was made from. ``python -m streams.lab.jars COORDINATES`` prints a new one.
+A lock file ``NAME.lock`` lists every jar as ``sha256sum`` does, below a comment with the Maven coordinates
+that it was made from. ``python -m streams.lab.jars COORDINATES`` prints a new one.
 """
 
 import fcntl

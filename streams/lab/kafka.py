@@ -1,5 +1,6 @@
 """An embedded Apache Kafka: one KRaft node, broker and controller in one, on loopback."""
 
+import re
 import secrets
 import subprocess
 from pathlib import Path
@@ -18,7 +19,11 @@ _JAVA = 17
 _START_S = 60.0
 _MESSAGE_BYTES = 32 * 1_048_576
 
+_SETTINGS_FILE = "server.properties"
+#: The path is relative to the data folder, where the broker runs: the file's syntax knows neither UTF-8 in a
+#: path nor a comma.
 _SETTINGS = f"""\
+log.dirs=topics
 process.roles=broker,controller
 node.id=1
 controller.listener.names=CONTROLLER
@@ -55,14 +60,13 @@ _LOGGING = (
 class Broker:
     """A Kafka broker whose data lives in ``data_dir``; topics, offsets and cluster id survive a restart.
 
-    Between :meth:`start` and :meth:`stop` it answers at ``bootstrap``, which stays the same if the port is still free.
-    Use it as a context manager, or call the methods; they block, and :meth:`start` raises
+    Between :meth:`start` and :meth:`stop` it answers at ``bootstrap``, which stays the same if the port is
+    still free. Use it as a context manager, or call the methods; they block, and :meth:`start` raises
     :class:`~schemas.errors.Problem` with the end of the broker's log.
     """
 
     def __init__(self, data_dir: Path, cache: Path | None = None) -> None:
-        self._dir = data_dir
-        self._log_dir = data_dir / "topics"
+        self._dir = data_dir.absolute()
         self._cache = cache or jars.cache_dir()
         self._port: int | None = None
         self._service: Service | None = None
@@ -82,22 +86,21 @@ class Broker:
         return self._service.pid
 
     def start(self) -> None:
-        """Return once the broker answers; the first time, with its jars downloaded and its storage formatted."""
+        """Return once the broker answers; the first time, download its jars and format its storage."""
         self._dir.mkdir(parents=True, exist_ok=True)
         command = [str(java.find(_JAVA)), "-cp", jars.class_path(LOCK_FILE, self._cache)]
-        settings = self._write_settings()
-        if not (self._log_dir / "meta.properties").exists():
-            self._format(command, settings)
+        self._write_settings()
+        if not (self._dir / "topics" / "meta.properties").exists():
+            self._format(command)
         self._service = Service(
-            "Kafka", [*command, *_HEAP, *_LOGGING, "kafka.Kafka", str(settings)], self._dir / "kafka.log"
+            "Kafka",
+            [*command, *_HEAP, *_LOGGING, "kafka.Kafka", _SETTINGS_FILE],
+            log=self._dir / "kafka.log",
+            cwd=self._dir,
         )
         admin = AdminClient(
-            {
-                "bootstrap.servers": self.bootstrap,
-                "log_level": 0,
-                "reconnect.backoff.ms": 50,
-                "reconnect.backoff.max.ms": 50,
-            }
+            {"bootstrap.servers": self.bootstrap, "log_level": 0}
+            | {"reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": 50}
         )
         self._service.wait_until(lambda: _answers(admin), _START_S)
 
@@ -118,42 +121,38 @@ class Broker:
         self.stop()
         self.start()
 
-    def _write_settings(self) -> Path:
+    def _write_settings(self) -> None:
         self._port = free_port(self._port or self._last_port())
         controller = free_port()
-        settings = self._dir / "server.properties"
-        settings.write_text(
+        (self._dir / _SETTINGS_FILE).write_text(
             f"{_SETTINGS}"
-            f"log.dirs={self._log_dir}\n"
             f"listeners=PLAINTEXT://127.0.0.1:{self._port},CONTROLLER://127.0.0.1:{controller}\n"
             f"advertised.listeners=PLAINTEXT://127.0.0.1:{self._port}\n"
             f"controller.quorum.voters=1@127.0.0.1:{controller}\n",
-            encoding="utf-8",
+            encoding="ascii",
         )
-        return settings
 
     def _last_port(self) -> int | None:
         try:
-            lines = (self._dir / "server.properties").read_text(encoding="utf-8").splitlines()
+            settings = (self._dir / _SETTINGS_FILE).read_text(encoding="ascii")
         except FileNotFoundError:
             return None
-        advertised = next((line for line in lines if line.startswith("advertised.listeners=")), "")
-        port = advertised.rpartition(":")[2]
-        return int(port) if port.isdecimal() else None
+        found = re.search(r"^advertised\.listeners=.*:(\d+)$", settings, re.MULTILINE)
+        return int(found[1]) if found else None
 
-    def _format(self, command: list[str], settings: Path) -> None:
+    def _format(self, command: list[str]) -> None:
         cluster_id = "s" + secrets.token_urlsafe(16)[1:]  # a dash in front would look like an option
+        quick = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
+        arguments = ("--ignore-formatted", "--cluster-id", cluster_id, "--config", _SETTINGS_FILE)
         done = subprocess.run(
-            [*command, "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "kafka.tools.StorageTool", "format"]
-            + ["--ignore-formatted", "--cluster-id", cluster_id, "--config", str(settings)],
+            [*command, *quick, "kafka.tools.StorageTool", "format", *arguments],
+            cwd=self._dir,
             capture_output=True,
             text=True,
             check=False,
         )
         if done.returncode:
-            raise Problem(
-                f"storage could not be formatted: {done.stderr.strip()}", where=f"Kafka in {self._dir}"
-            )
+            raise Problem(f"could not format its storage: {done.stderr.strip()}", where="Kafka")
 
     def __enter__(self) -> Self:
         self.start()

@@ -1,8 +1,8 @@
 """Runs a command that ends when its starter goes: ``python leash.py COMMAND…``, run as a file.
 
 The starter holds the other end of our standard input and never writes to it. However the starter goes, by
-SIGKILL too, the kernel closes that end; we read the end of the file and stop the command. Were we
-killed ourselves, Linux kills the command. The first line on standard output is the command's process id, and the
+SIGKILL too, the kernel closes that end; we read the end of the file and stop the command. Were we killed
+ourselves, Linux kills the command. The first line on standard output is the command's process id, and the
 command's own output goes to our standard error.
 """
 

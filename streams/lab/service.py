@@ -26,7 +26,7 @@ class Service:
     It ends when this process goes, whichever way that happens.
     """
 
-    def __init__(self, name: str, command: Sequence[str], log: Path) -> None:
+    def __init__(self, name: str, command: Sequence[str], log: Path, cwd: Path | None = None) -> None:
         self.name, self.log = name, log
         with log.open("ab") as output:
             self._leash = subprocess.Popen(
@@ -34,10 +34,10 @@ class Service:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=output,
+                cwd=cwd,
                 start_new_session=True,  # Ctrl-C is ours to handle: the service ends after its clients
             )
-        assert self._leash.stdout is not None
-        first_line = self._leash.stdout.readline()
+        first_line = self._leash.stdout.readline() if self._leash.stdout else b""
         if not first_line:
             raise self._failed("could not be started")
         self.pid = int(first_line)
@@ -47,26 +47,29 @@ class Service:
         return self._leash.poll() is None
 
     def wait_until(self, answers: Callable[[], bool], timeout_s: float) -> None:
-        """Return as soon as ``answers()``; it may block for a moment, not for long.
+        """Return as soon as ``answers()``, which may block for a moment, not for long; or else kill it.
 
         Raises :class:`Problem` with the end of the log when the service ends or ``timeout_s`` passes.
         """
+        try:
+            self._poll(answers, timeout_s)
+        except BaseException:
+            self.kill()
+            raise
+
+    def _poll(self, answers: Callable[[], bool], timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
         while not answers():
             if not self.running:
                 raise self._failed(f"ended while starting, with status {self._leash.returncode}")
             if time.monotonic() > deadline:
-                self.kill()
                 raise self._failed(f"did not answer within {timeout_s:g} s")
             time.sleep(0.02)
 
     def stop(self) -> None:
         """End it in order; by force when it has not ended after the leash's grace."""
-        assert self._leash.stdin is not None
-        assert self._leash.stdout is not None
-        self._leash.stdin.close()
-        self._leash.wait()
-        self._leash.stdout.close()
+        if self.running:
+            self._leash.communicate()  # closes the leash's standard input, and waits
 
     def kill(self) -> None:
         """SIGKILL, as a crash would end it."""
@@ -89,9 +92,8 @@ def free_port(preferred: int | None = None) -> int:
 
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.setsockopt(
-            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-        )  # as Java's servers do: not held up by TIME_WAIT
+        # as Java's servers do: connections in TIME_WAIT do not hold a port
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:
