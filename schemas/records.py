@@ -211,6 +211,15 @@ REQUIRED: dict[Kind, frozenset[str]] = {
     for kind, schema in _SCHEMAS.items()
 }
 
+#: The fields that a record may be without.
+OPTIONAL: frozenset[str] = frozenset(
+    field for schema in _SCHEMAS.values() for field in schema["properties"] if field not in schema["required"]
+)
+#: The columns that hold money.
+MONEY: frozenset[str] = frozenset(
+    column(field) for rules in RULES.values() for field in rules if column(field) != field
+)
+
 
 def conflicts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The rules between fields that ``record`` breaks, as (field, rule); fields not there are not judged."""

@@ -1,0 +1,297 @@
+"""From the text in an export to the values of a normalized record, as a profile says.
+
+Every column has a table: text as it stood → value, ``None`` where the field is empty, or a :class:`Fault`
+where the text cannot be read. Whether a value that can be read keeps its field's rule is judged afterwards
+(:mod:`schemas.records`). Tables remember what they have seen, since exports repeat themselves, and are
+bounded, since hostile ones need not.
+
+Where the domain leaves a choice:
+
+* Times from ``00:00:00`` to ``05:59:59`` are after midnight of the same broadcast day, which runs from
+  06:00:00 to 29:59:59; so ``01:30:00`` and ``25:30:00`` are one time, written ``25:30:00.000``.
+* Times are the station's clock. When it is set back, an hour that it shows twice means the first one; when it
+  is set forward, an hour that it skips is read with the offset from before (02:30 is then 03:30).
+* Amounts may have fewer decimals than the currency's minor unit, but not more; thousands are separated in
+  threes or not at all.
+* Letters beyond ASCII are left as they are in ids, so that no two ids become one.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache, partial
+from typing import Any, Final
+from unicodedata import normalize
+from zoneinfo import ZoneInfo
+
+from schemas.currency import EXPONENTS
+from schemas.profile import DIRECTIVES, Profile
+from schemas.records import MONEY, Kind
+
+_REMEMBERED: Final = 1 << 16  #: values in a table, at the most
+_REMEMBERED_DAYS: Final = 128  #: each is up to 1440 texts
+_LONGEST_REMEMBERED: Final = 160  #: characters
+
+_TIME = re.compile(r"([0-9]{2}):([0-5][0-9]:[0-5][0-9])(?:\.([0-9]{3}))?", re.ASCII)
+_NUMBER = re.compile(r"[0-9]{1,9}")
+_REVISION = re.compile(r"0*([0-9]{1,30}(?:\.[0-9]{1,18})?)")
+_RFC3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
+_YEARS: Final = (1980, 2099)
+_IN_CONTEXT = MONEY | {"approved_at", "revision"}  #: columns that need the record's currency or station
+
+
+class Fault:
+    """What stands for a value that cannot be read; ``rule`` in words, "" for the field's own."""
+
+    __slots__ = ("rule",)
+
+    def __init__(self, rule: str = "") -> None:
+        self.rule = rule
+
+
+class Table(dict[str, Any]):
+    """Text → value: ``read`` makes a value once; bounded, so that unique texts cost time but not memory."""
+
+    def __init__(self, read: Callable[[str], Any]) -> None:
+        super().__init__()
+        self._read = read
+
+    def __missing__(self, text: str) -> Any:
+        value = self._read(text)
+        if len(text) <= _LONGEST_REMEMBERED:
+            if len(self) >= _REMEMBERED:
+                self.clear()
+            self[text] = value
+        return value
+
+
+class _Day(dict[str, str]):
+    """A broadcast day in a zone: ``HH:MM`` of the station's clock → the UTC instant up to its minutes."""
+
+    def __init__(self, day: str, zone: ZoneInfo) -> None:
+        super().__init__()
+        self._day, self._zone = date.fromisoformat(day), zone
+
+    def __missing__(self, clock: str) -> str:
+        days, hour = divmod(int(clock[:2]), 24)
+        day = self._day + timedelta(days=days)
+        local = datetime(day.year, day.month, day.day, hour, int(clock[3:]), tzinfo=self._zone)
+        self[clock] = instant = local.astimezone(UTC).isoformat()[:16]
+        return instant
+
+
+class Normalizer:
+    """A profile's tables. One per profile is enough: :func:`of`."""
+
+    def __init__(self, profile: Profile) -> None:
+        self._profile = profile
+        self._zone = ZoneInfo(profile.time_zone)
+        self._zones = {station: ZoneInfo(name) for station, name in profile.stations.items()}
+        self._days: dict[tuple[str, ZoneInfo], _Day] = {}
+        self._money = {code: Table(partial(self._amount, code)) for code in EXPONENTS}
+        self._instants = {
+            zone: Table(partial(self._instant, zone)) for zone in {self._zone, *self._zones.values()}
+        }
+        self._revisions = {zone: Table(partial(self._revision, zone)) for zone in self._instants}
+        self._date = Table(self._date_of)
+        self._mark, self._group = profile.decimal_mark, "." if profile.decimal_mark == "," else ","
+        mark, group = re.escape(self._mark), re.escape(self._group)
+        self._amounts = re.compile(
+            rf"(-?)([0-9]{{1,3}}(?:{group}[0-9]{{3}})+|[0-9]+)(?:{mark}([0-9]+))?", re.ASCII
+        )
+        self._readers = self._by_column()
+        #: the record_type column: text → kind
+        self.kinds = Table(
+            _code({name: kind for kind, names in profile.record_types.items() for name in names})
+        )
+
+    def _by_column(self) -> dict[str, Callable[[str], Any]]:
+        codes = self._profile.codes
+        clearances = {name: kind for kind, names in codes.clearance.items() for name in (kind, *names)}
+        clearances |= {kind: kind for kind in ("scheduled", "cleared", "preempted", "missed")}
+        time, number, repeated = Table(_time), Table(_number), Table(_upper)
+        return {
+            "station": repeated.__getitem__,
+            "broadcast_date": self._date.__getitem__,
+            "advertiser": Table(_text).__getitem__,
+            "campaign_id": repeated.__getitem__,
+            "ad_id": repeated.__getitem__,
+            "break_id": repeated.__getitem__,
+            "billing_period": repeated.__getitem__,
+            "air_time": time.__getitem__,
+            "window_start": time.__getitem__,
+            "window_end": time.__getitem__,
+            "duration_s": number.__getitem__,
+            "units_total": number.__getitem__,
+            "units_sold": number.__getitem__,
+            "line_no": number.__getitem__,
+            "airtime_code": Table(_code({code: code for code in codes.airtime_code})).__getitem__,
+            "billing_code": Table(_code({code: code for code in codes.billing_code})).__getitem__,
+            "reason_code": Table(_code({code: code for code in codes.reason_code})).__getitem__,
+            "clearance": Table(_code(clearances)).__getitem__,
+            "currency": Table(_currency).__getitem__,
+        }
+
+    def columns(self, kind: Kind, cells: Mapping[str, Sequence[str]]) -> dict[str, list[Any]]:
+        """Normalize records of a kind, column by column; ``cells`` has at least one column.
+
+        Returns the values of each field of the normalized record for which there is a column, or that derives
+        from others: text or whole numbers, None where empty, a :class:`Fault` where it cannot be read.
+        """
+        count = len(next(iter(cells.values())))
+        fields: dict[str, list[Any]] = {"record_type": [kind] * count}
+        for name, texts in cells.items():
+            if name not in _IN_CONTEXT:
+                fields[name] = list(map(self._readers.get(name, _upper), texts))
+        stations = fields.get("station") or [None] * count
+        default = self._profile.currency
+        currencies = [default if code is None else code for code in fields.get("currency") or [None] * count]
+        fields["currency"] = currencies
+        for name in _IN_CONTEXT & cells.keys():
+            if name in MONEY:
+                fields[f"{name}_minor"] = self._amounts_of(currencies, cells[name])
+            else:
+                fields[name] = self._instants_of(name, stations, cells[name])
+        if "air_time" in fields and "broadcast_date" in fields:
+            fields["aired_at"] = list(
+                map(self._aired_at, stations, fields["broadcast_date"], fields["air_time"])
+            )
+        return fields
+
+    def _amounts_of(self, currencies: Sequence[Any], texts: Sequence[str]) -> list[Any]:
+        tables, default = self._money, self._money[self._profile.currency]
+        return [tables.get(code, default)[text] for code, text in zip(currencies, texts, strict=True)]
+
+    def _instants_of(self, name: str, stations: Sequence[Any], texts: Sequence[str]) -> list[Any]:
+        tables = self._revisions if name == "revision" else self._instants
+        zones, default = self._zones, self._zone
+        return [
+            tables[zones.get(station, default)][text] for station, text in zip(stations, texts, strict=True)
+        ]
+
+    def _aired_at(self, station: Any, day: Any, time: Any) -> str | None:
+        if type(day) is not str or type(time) is not str:
+            return None
+        key = day, self._zones.get(station, self._zone)
+        minutes = self._days.get(key)
+        if minutes is None:
+            if len(self._days) >= _REMEMBERED_DAYS:
+                self._days.clear()
+            minutes = self._days[key] = _Day(*key)
+        return f"{minutes[time[:5]]}{time[5:]}Z"
+
+    def _date_of(self, text: str) -> str | Fault | None:
+        stripped = text.strip()
+        if not stripped:
+            return None
+        found = _parsed(stripped, self._profile.date_format)
+        if found is None or not _YEARS[0] <= found.year <= _YEARS[1]:
+            return Fault(f"must be a date as {self._profile.date_format}, {_YEARS[0]} to {_YEARS[1]}")
+        return found.date().isoformat()
+
+    def _instant(self, zone: ZoneInfo, text: str) -> str | Fault | None:
+        stripped = text.strip()
+        if not stripped:
+            return None
+        form = self._profile.timestamp_format
+        try:
+            if _RFC3339.fullmatch(stripped):
+                found: datetime | None = datetime.fromisoformat(stripped.upper())
+            else:
+                found = _parsed(stripped, form) if form else None
+            if found is not None:
+                found = (found if found.tzinfo else found.replace(tzinfo=zone)).astimezone(UTC)
+        except (ValueError, OverflowError):
+            found = None
+        if found is None or not _YEARS[0] <= found.year <= _YEARS[1]:
+            return Fault("must be a time stamp, RFC 3339" + (f" or as {form}" if form else ""))
+        return found.isoformat(timespec="milliseconds")[:-6] + "Z"
+
+    def _revision(self, zone: ZoneInfo, text: str) -> str | Fault | None:
+        number = _REVISION.fullmatch(text.strip())
+        if number:
+            return number[1]
+        instant = self._instants[zone][text]
+        return Fault("must be a number or a time stamp") if isinstance(instant, Fault) else instant
+
+    def _amount(self, currency: str, text: str) -> int | Fault | None:
+        stripped = text.strip()
+        if not stripped:
+            return None
+        exponent = EXPONENTS[currency]
+        found = self._amounts.fullmatch(stripped)
+        decimals = (found[3] or "") if found else ""
+        if found is None or len(decimals) > exponent or len(stripped) > 32:
+            return Fault(f"must be an amount of {currency}, at most {exponent} decimals after {self._mark!r}")
+        return int(found[1] + found[2].replace(self._group, "") + decimals.ljust(exponent, "0"))
+
+
+def of(profile: Profile) -> Normalizer:
+    """The normalizer of a profile, shared by all that ask for it, tables and all."""
+    return _of(profile.model_dump_json())
+
+
+@lru_cache(maxsize=16)
+def _of(profile: str) -> Normalizer:
+    return Normalizer(Profile.model_validate_json(profile))
+
+
+def _upper(text: str) -> str | None:
+    stripped = text.strip()
+    return (stripped.upper() if stripped.isascii() else stripped) or None
+
+
+def _text(text: str) -> str | None:
+    return " ".join(normalize("NFC", text).split()) or None
+
+
+def _number(text: str) -> int | Fault | None:
+    stripped = text.strip()
+    if not stripped:
+        return None
+    return int(stripped) if _NUMBER.fullmatch(stripped) else Fault()
+
+
+def _time(text: str) -> str | Fault | None:
+    stripped = text.strip()
+    if not stripped:
+        return None
+    found = _TIME.fullmatch(stripped)
+    if found is None or found[1] > "29":
+        return Fault("must be a time as HH:MM:SS or HH:MM:SS.mmm, hours 00 to 29")
+    hour = int(found[1])
+    return f"{hour + 24 if hour < 6 else hour:02}:{found[2]}.{found[3] or '000'}"
+
+
+def _currency(text: str) -> str | Fault | None:
+    code = text.strip().upper()
+    return (code if code in EXPONENTS else Fault()) if code else None
+
+
+def _code(codes: Mapping[str, str]) -> Callable[[str], str | Fault | None]:
+    known = {spelling.strip().upper(): code for spelling, code in codes.items()}
+    fault = Fault(f"must be one of {', '.join(dict.fromkeys(codes.values()))}")
+
+    def read(text: str) -> str | Fault | None:
+        spelling = text.strip().upper()
+        return known.get(spelling, fault) if spelling else None
+
+    return read
+
+
+@lru_cache
+def _gate(form: str) -> re.Pattern[str]:
+    parts = re.split("(%-?.)", form)
+    return re.compile("".join(DIRECTIVES.get(part) or re.escape(part) for part in parts))
+
+
+def _parsed(text: str, form: str) -> datetime | None:
+    """Read ``text`` as ``form``; strptime alone is lenient about widths, spaces and other digits."""
+    if not _gate(form).fullmatch(text):
+        return None
+    try:
+        return datetime.strptime(text, form.replace("%-", "%"))  # noqa: DTZ007 - the caller adds the zone
+    except ValueError:
+        return None

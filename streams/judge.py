@@ -1,0 +1,139 @@
+"""The pure whole of validation: a file's descriptor and its raw records in, one verdict for each out."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import repeat
+from traceback import format_exc
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from schemas import normalize
+from schemas.descriptor import Descriptor
+from schemas.hashes import Canonical, canonical_json, placement_hash
+from schemas.letter import Reason
+from schemas.normalize import Fault
+from schemas.records import ADAPTERS, COLUMNS, OPTIONAL, RULES, Invalid, Kind, Valid, column, conflicts
+from streams.rows import Row, Rows, shown
+
+Verdict = Valid | Invalid
+
+
+class _Plan(NamedTuple):
+    """Where a kind's columns are in a file: column → its cell in a row."""
+
+    kind: Kind
+    places: dict[str, int]
+
+
+class Judge:
+    """Judges the records of one file. Holds no state but tables of what it has seen; does no I/O."""
+
+    def __init__(self, descriptor: Descriptor) -> None:
+        """Raises :class:`schemas.errors.UsageError` when the file's layout is unknown to its profile."""
+        layout = descriptor.profile.layout(descriptor.header)
+        self._rows = Rows(descriptor)
+        self._normalizer = normalize.of(descriptor.profile)
+        self._kind = layout.kind
+        places = {name: index for index, name in enumerate(layout.columns) if name}
+        self._type_place = places.get("record_type", 0)
+        self._plans = {
+            kind: _Plan(kind, {name: places[name] for name in names if name in places})
+            for kind, names in COLUMNS.items()
+        }
+
+    def judge(self, values: Sequence[bytes]) -> list[Verdict]:
+        """One verdict for each raw record (its bytes, line terminator included), in order.
+
+        A record that makes the code raise is rejected alone, with the traceback.
+        """
+        try:
+            return self._judge(values)
+        except Exception:  # noqa: BLE001 - whatever a record does to the code is this record's rejection
+            return [self._alone(value) for value in values]
+
+    def _alone(self, value: bytes) -> Verdict:
+        try:
+            return self._judge([value])[0]
+        except Exception as error:  # noqa: BLE001
+            rule = f"must not fail: {type(error).__name__}: {error}"
+            reason = Reason(field="", value=shown(value.decode("utf-8", "backslashreplace")), rule=rule)
+            return Invalid([reason], "", format_exc())
+
+    def _judge(self, values: Sequence[bytes]) -> list[Verdict]:
+        verdicts: list[Any] = [None] * len(values)
+        groups: dict[Kind, list[int]] = defaultdict(list)
+        rows = self._rows.read(values)
+        for index, row in enumerate(rows):
+            if isinstance(row, dict):
+                verdicts[index] = Invalid([row], "")
+                continue
+            kind = self._kind or self._normalizer.kinds[row[self._type_place]]
+            if kind in self._plans:
+                groups[kind].append(index)
+            else:
+                verdicts[index] = self._no_kind(row[self._type_place], kind)
+        for kind, indices in groups.items():
+            plan = self._plans[kind]
+            members: list[Row] = [rows[index] for index in indices]  # type: ignore[misc] # reasons are gone
+            for index, verdict in zip(indices, self._of_kind(plan, members), strict=True):
+                verdicts[index] = verdict
+        return verdicts
+
+    def _no_kind(self, text: str, fault: Any) -> Invalid:
+        rule = fault.rule if isinstance(fault, Fault) else "is required"
+        return Invalid([Reason(field="record_type", value=shown(text), rule=rule)], shown(text.strip()))
+
+    def _of_kind(self, plan: _Plan, rows: list[Row]) -> list[Verdict]:
+        cells = {name: [row[place] for row in rows] for name, place in plan.places.items()}
+        records = _records(self._normalizer.columns(plan.kind, cells))
+        faults = _faults(plan.kind, records)
+        for index, record in enumerate(records):
+            for field, rule in conflicts(record):
+                faults[index].setdefault(field, rule)
+        if not faults:
+            return _accepted(plan.kind, records)
+        good = iter(_accepted(plan.kind, [record for i, record in enumerate(records) if i not in faults]))
+        return [
+            _rejected(plan, row, faults[index]) if index in faults else next(good)
+            for index, row in enumerate(rows)
+        ]
+
+
+def _records(fields: dict[str, list[Any]]) -> list[Canonical]:
+    """Turn columns into records. Empty optional fields are left out; empty required ones stay, as None."""
+    records = [dict(zip(fields, values, strict=True)) for values in zip(*fields.values(), strict=True)]
+    for field in OPTIONAL & fields.keys():
+        for record, value in zip(records, fields[field], strict=True):
+            if value is None:
+                del record[field]
+    return records
+
+
+def _faults(kind: Kind, records: list[Canonical]) -> dict[int, dict[str, str]]:
+    """The field rules that records break: index → field → rule. Takes these fields out of the records."""
+    found: dict[int, dict[str, str]] = defaultdict(dict)
+    try:
+        ADAPTERS[kind].validate_python(records)
+    except ValidationError as error:
+        for fault in error.errors(include_url=False, include_context=False, include_input=False):
+            index, field = int(fault["loc"][0]), str(fault["loc"][1])
+            value = records[index].pop(field, None)
+            rule = "is required" if value is None else value.rule if isinstance(value, Fault) else ""
+            found[index][field] = rule or RULES[kind][field]
+    return found
+
+
+def _accepted(kind: Kind, records: list[Canonical]) -> list[Verdict]:
+    canonical = list(map(canonical_json, records))
+    return list(map(Valid, repeat(kind), records, canonical, map(placement_hash, canonical)))
+
+
+def _rejected(plan: _Plan, row: Row, faults: dict[str, str]) -> Invalid:
+    reasons = []
+    for field, rule in faults.items():
+        place = plan.places.get(column(field))
+        reasons.append(
+            Reason(field=column(field), value="" if place is None else shown(row[place]), rule=rule)
+        )
+    return Invalid(reasons, plan.kind)

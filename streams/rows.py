@@ -1,0 +1,93 @@
+"""Raw records to rows: decoding, splitting, and the shape of a row. What cells mean is not known here."""
+
+import csv
+from collections.abc import Sequence
+
+from schemas.descriptor import Descriptor
+from schemas.letter import Reason
+
+Row = list[str]
+
+_SHOWN = 200  #: characters of a value in a reason; the dead letter has the original bytes
+
+
+def shown(value: str) -> str:
+    """A value as a reason shows it: as it stood, cut when it is long."""
+    return value if len(value) <= _SHOWN else value[:_SHOWN] + "…"
+
+
+class Rows:
+    """Reads the records of one file: CSV and TSV. ``width`` is the number of cells in a row."""
+
+    def __init__(self, descriptor: Descriptor) -> None:
+        profile = descriptor.profile
+        # A byte order mark stands before the first record only where there is no heading row to carry it.
+        marked = descriptor.encoding == "utf-8-sig" and profile.header
+        self._encoding = "utf-8" if marked else descriptor.encoding
+        self._delimiter, self._quote = profile.delimiter, profile.quote
+        self._dialect = {
+            "delimiter": profile.delimiter,
+            "quotechar": profile.quote or None,
+            "quoting": csv.QUOTE_MINIMAL if profile.quote else csv.QUOTE_NONE,
+            "strict": True,
+        }
+        headings = list(descriptor.header if profile.header else profile.columns)
+        while headings and not headings[-1].strip():
+            headings.pop()
+        self.width = len(headings)
+
+    def read(self, values: Sequence[bytes]) -> list[Row | Reason]:
+        """One row for each raw record, in order, or why it has none. A row may be wider, by blank cells."""
+        try:
+            lines = [value.decode(self._encoding).rstrip("\r\n") for value in values]
+        except UnicodeDecodeError:
+            return [self._alone(value) for value in values]
+        rows = self._split(lines)
+        width = self.width
+        return [
+            row
+            if len(row) == width and "\0" not in line
+            else (self._misshapen(line, row) if isinstance(row, list) else row)
+            for line, row in zip(lines, rows, strict=True)
+        ]
+
+    def _alone(self, value: bytes) -> Row | Reason:
+        try:
+            value.decode(self._encoding)
+        except UnicodeDecodeError as error:
+            wrong = value[error.start : error.end].hex(" ")
+            rule = f"must be {self._encoding}; byte {error.start} of the record: {error.reason}"
+            return Reason(field="", value=shown(wrong), rule=rule)
+        return self.read([value])[0]
+
+    def _split(self, lines: list[str]) -> list[Row | Reason]:
+        delimiter, quote = self._delimiter, self._quote
+        if not quote:
+            return [line.split(delimiter) for line in lines]
+        quoted = [line for line in lines if quote in line]
+        if not quoted:
+            return [line.split(delimiter) for line in lines]
+        unquoted = iter(self._unquote(quoted))
+        return [next(unquoted) if quote in line else line.split(delimiter) for line in lines]
+
+    def _unquote(self, lines: list[str]) -> Sequence[Row | Reason]:
+        # The csv module reads on into the next line where a quote is left open; then each is read alone.
+        try:
+            rows = list(csv.reader(lines, **self._dialect))  # type: ignore[arg-type] # its stub wants literals
+        except csv.Error:
+            rows = []
+        return rows if len(rows) == len(lines) else [self._unquote_one(line) for line in lines]
+
+    def _unquote_one(self, line: str) -> Row | Reason:
+        try:
+            return next(csv.reader([line], **self._dialect))  # type: ignore[arg-type] # its stub wants literals
+        except csv.Error as error:
+            return Reason(field="", value=shown(line), rule=f"must be a row of {self.width} cells: {error}")
+
+    def _misshapen(self, line: str, row: Row) -> Row | Reason:
+        if "\0" in line:
+            return Reason(field="", value=shown(line), rule="must not hold a NUL character")
+        if len(row) > self.width and not any(cell.strip() for cell in row[self.width :]):
+            return row
+        rule = f"must have {self.width} cells like the heading row, has {len(row)}"
+        return Reason(field="", value=shown(line), rule=rule)
