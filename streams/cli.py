@@ -16,7 +16,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-topics_app = typer.Typer(help="Compare the declared topics with the broker's, and create or alter them.", no_args_is_help=True)
+topics_app = typer.Typer(
+    help="Compare the declared topics with the broker's, and create or alter them.", no_args_is_help=True
+)
 dlq_app = typer.Typer(help="The dead letters.", no_args_is_help=True)
 profile_app = typer.Typer(help="Mapping profiles.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
@@ -24,7 +26,48 @@ app.add_typer(dlq_app, name="dlq")
 app.add_typer(profile_app, name="profile")
 
 Role = Literal["validate", "dispatch"]
-Format = Literal["csv", "tsv", "fixed", "xml"]
+Format = Literal["csv", "tsv"]
+
+
+@app.command()
+def sandbox(
+    *,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any free one.")] = 0,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder that keeps the ledger.")] = None,
+    requests_per_minute: Annotated[int, typer.Option(min=0, help="Limit of the account; 0: none.")] = 0,
+    requests_at_once: Annotated[int, typer.Option(min=0, help="Limit of the account; 0: none.")] = 0,
+    token_ttl: Annotated[int, typer.Option(min=1, help="Seconds that a token lives.")] = 3600,
+    open_to_all: Annotated[bool, typer.Option("--open", help="Ask for no credentials.")] = False,
+) -> None:
+    """The Avstar sandbox alone; prints its address. API key: sandbox-key."""
+    from streams.lab.account import Credentials
+    from streams.lab.sandbox import Options, serve
+
+    serve(
+        Options(
+            port=port,
+            data_dir=data_dir,
+            credentials=Credentials(required=not open_to_all),
+            token_ttl_s=token_ttl,
+            requests_per_minute=requests_per_minute,
+            requests_at_once=requests_at_once,
+        )
+    )
+
+
+@app.command()
+def generate(
+    *,
+    records: Annotated[int, typer.Option(min=0, help="How many.")],
+    seed: Annotated[int, typer.Option(help="Another one gives another log; the same one the same.")] = 0,
+    format_: Annotated[Format, typer.Option("--format", help="Of the log.")] = "csv",
+    bad_rate: Annotated[float, typer.Option(min=0, max=1, help="Share of records that are bad.")] = 0.0,
+    truth: Annotated[Path | None, typer.Option(help="File that gets what is wrong, as JSON lines.")] = None,
+) -> None:
+    """A realistic log on stdout, all four kinds of record mixed."""
+    from streams.lab.generate import print_log
+
+    print_log(records, seed, bad_rate, format_, truth)
 
 
 def main() -> None:
@@ -42,3 +85,7 @@ def main() -> None:
         print(f"spotstream: {problem}", file=sys.stderr)
         sys.exit(problem.exit_status)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

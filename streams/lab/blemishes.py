@@ -60,7 +60,7 @@ _CELLS: list[tuple[tuple[Kind, ...], str, dict[str, str]]] = [
     (
         _SPOT,
         "advertiser",
-        {"missing": "", "blank": "  ", "long": "Ä" * 121, "control": "Acme\x07Motors", "nul": "Acme\0"},
+        {"missing": "", "blank": "  ", "long": "Ä" * 121, "control": "Acme\x07Motors"},
     ),
     (_SPOT, "ad_id", {"short": "ABC1234", "long": "ABCD123456789", "symbols": "ABCD-1234"}),
     (
@@ -129,6 +129,15 @@ def _long(row: bytes, delimiter: bytes) -> bytes:
     return row + delimiter * 2 + b"surplus"
 
 
+def _nul(row: bytes, delimiter: bytes) -> bytes:
+    return row.replace(delimiter, delimiter + b"\0", 1)
+
+
+def _unclosed(cells: Cells) -> None:
+    # Nothing can close it: the next quote in the log opens a field, and no text follows a closing quote.
+    cells.update(advertiser='"Acme Motors')
+
+
 def _undecodable(row: bytes, delimiter: bytes) -> bytes:
     return row.replace(delimiter, delimiter + b"\xff\xfe", 1)
 
@@ -175,4 +184,6 @@ BLEMISHES: tuple[Blemish, ...] = (
     Blemish("row: too few columns", KINDS, (), mangle=_short),
     Blemish("row: too many columns", KINDS, (), mangle=_long),
     Blemish("row: undecodable bytes", KINDS, (), mangle=_undecodable),
+    Blemish("row: NUL character", KINDS, (), mangle=_nul),
+    Blemish("row: unclosed quote", _SPOT, (), _unclosed),
 )

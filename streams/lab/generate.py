@@ -5,15 +5,20 @@ comes from its number. Exactly ``round(records * bad_rate)`` records are bad, an
 :mod:`streams.lab.blemishes` take turns, so that a small log has as many of them as it can.
 """
 
+import os
 import random
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
 
 import orjson
 
+from schemas.errors import UsageError
 from schemas.records import Kind
 from streams.lab.blemishes import BLEMISHES, Blemish
 from streams.lab.placements import COLUMNS, Placements
@@ -131,6 +136,20 @@ def write(stream: BinaryIO, lines: Iterable[Line], truth_stream: BinaryIO | None
     if truth_stream is not None:
         truth_stream.write(truth.dump() + b"\n")
     return truth
+
+
+def print_log(records: int, seed: int, bad_rate: float, format: Format, truth: Path | None) -> None:  # noqa: A002
+    """The log on stdout, the truth in a file; raises :class:`UsageError` when that cannot be written."""
+    lines = generate(records, seed, bad_rate, format)
+    try:
+        with truth.open("wb") if truth else nullcontext() as truth_stream:
+            write(sys.stdout.buffer, lines, truth_stream)
+            sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        # Whoever read has enough; keep the interpreter from flushing into the pipe once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        raise UsageError(f"cannot write: {error.strerror}", where=str(error.filename or "stdout")) from None
 
 
 class _Log:
