@@ -1,0 +1,43 @@
+"""How the sandbox answers, and how it says no."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+
+class Refusal(Exception):  # noqa: N818 - an answer, not an error of ours
+    """An answer other than success: HTTP status, a short stable ``code``, a message, headers."""
+
+    def __init__(
+        self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message, self.headers = status, code, message, headers or {}
+
+    def response(self) -> web.Response:
+        """``{"code", "message", "error"}``; RFC 6749 asks for the last of these."""
+        body = {"code": self.code, "message": self.message, "error": self.code}
+        return json_response(self.status, body, self.headers)
+
+
+def json_response(status: int, body: Any, headers: Mapping[str, str] | None = None) -> web.Response:
+    """``body`` as JSON."""
+    return web.Response(
+        status=status, body=orjson.dumps(body), content_type="application/json", headers=headers
+    )
+
+
+@web.middleware
+async def refusals(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Every error has the same form, aiohttp's own (404, 405) too."""
+    try:
+        return await handler(request)
+    except Refusal as refusal:
+        return refusal.response()
+    except web.HTTPException as error:
+        headers = {name: error.headers[name] for name in ("Allow",) if name in error.headers}
+        return Refusal(error.status, error.reason.lower().replace(" ", "_"), error.reason, headers).response()
