@@ -1,18 +1,15 @@
 """An embedded Apache Kafka: one KRaft node, broker and controller in one, on loopback."""
 
-import re
 import secrets
 import subprocess
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from schemas.errors import Problem
 from streams.lab import jars, java
-from streams.lab.service import Service, free_port
+from streams.lab.service import Embedded, Service, free_port
 
 LOCK_FILE = Path(__file__).with_name("kafka.lock")
 _JAVA = 17
@@ -47,43 +44,26 @@ num.io.threads=4
 log.cleaner.dedupe.buffer.size=16777216
 """
 
-_HEAP = ("-Xms256m", "-Xmx512m", "-XX:+UseG1GC", "-XX:MaxDirectMemorySize=256m")
-_LOGGING = (
+_OPTIONS = (
+    "-Xms256m",
+    "-Xmx512m",
     "-Dorg.slf4j.simpleLogger.logFile=System.out",
     "-Dorg.slf4j.simpleLogger.showDateTime=true",
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX",
-    "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.common.config=warn",  # else prints every setting
-    "-Dorg.slf4j.simpleLogger.log.kafka.server.KafkaConfig=warn",
 )
 
 
-class Broker:
-    """A Kafka broker whose data lives in ``data_dir``; topics, offsets and cluster id survive a restart.
+class Broker(Embedded):
+    """A Kafka broker; topics, offsets and cluster id survive a restart.
 
-    Between :meth:`start` and :meth:`stop` it answers at ``bootstrap``, which stays the same if the port is
-    still free. Use it as a context manager, or call the methods; they block, and :meth:`start` raises
-    :class:`~schemas.errors.Problem` with the end of the broker's log.
+    Started, it answers at ``bootstrap``, which stays the same if the port is still free.
     """
 
     def __init__(self, data_dir: Path, cache: Path | None = None) -> None:
-        self._dir = data_dir.absolute()
+        super().__init__(data_dir)
         self._cache = cache or jars.cache_dir()
-        self._port: int | None = None
-        self._service: Service | None = None
-
-    @property
-    def bootstrap(self) -> str:
-        """``127.0.0.1:PORT``."""
-        if self._port is None:
-            raise Problem("has not been started", where="Kafka")
-        return f"127.0.0.1:{self._port}"
-
-    @property
-    def pid(self) -> int:
-        """The broker's own process, for tests that stop it with signals."""
-        if self._service is None:
-            raise Problem("is not running", where="Kafka")
-        return self._service.pid
+        #: ``127.0.0.1:PORT``, once started.
+        self.bootstrap = ""
 
     def start(self) -> None:
         """Return once the broker answers; the first time, download its jars and format its storage."""
@@ -94,7 +74,7 @@ class Broker:
             self._format(command)
         self._service = Service(
             "Kafka",
-            [*command, *_HEAP, *_LOGGING, "kafka.Kafka", _SETTINGS_FILE],
+            [*command, *_OPTIONS, "kafka.Kafka", _SETTINGS_FILE],
             log=self._dir / "kafka.log",
             cwd=self._dir,
         )
@@ -104,41 +84,16 @@ class Broker:
         )
         self._service.wait_until(lambda: _answers(admin), _START_S)
 
-    def stop(self) -> None:
-        """Shut it down in order (SIGTERM); nothing when it is not running."""
-        if self._service is not None:
-            self._service.stop()
-            self._service = None
-
-    def kill(self) -> None:
-        """SIGKILL, as a crash would end it."""
-        if self._service is not None:
-            self._service.kill()
-            self._service = None
-
-    def restart(self) -> None:
-        """Stop and start, with the same data and address."""
-        self.stop()
-        self.start()
-
     def _write_settings(self) -> None:
-        self._port = free_port(self._port or self._last_port())
-        controller = free_port()
+        self.bootstrap = f"127.0.0.1:{self._steady_port()}"
+        controller = f"127.0.0.1:{free_port()}"
         (self._dir / _SETTINGS_FILE).write_text(
             f"{_SETTINGS}"
-            f"listeners=PLAINTEXT://127.0.0.1:{self._port},CONTROLLER://127.0.0.1:{controller}\n"
-            f"advertised.listeners=PLAINTEXT://127.0.0.1:{self._port}\n"
-            f"controller.quorum.voters=1@127.0.0.1:{controller}\n",
+            f"listeners=PLAINTEXT://{self.bootstrap},CONTROLLER://{controller}\n"
+            f"advertised.listeners=PLAINTEXT://{self.bootstrap}\n"
+            f"controller.quorum.voters=1@{controller}\n",
             encoding="ascii",
         )
-
-    def _last_port(self) -> int | None:
-        try:
-            settings = (self._dir / _SETTINGS_FILE).read_text(encoding="ascii")
-        except FileNotFoundError:
-            return None
-        found = re.search(r"^advertised\.listeners=.*:(\d+)$", settings, re.MULTILINE)
-        return int(found[1]) if found else None
 
     def _format(self, command: list[str]) -> None:
         cluster_id = "s" + secrets.token_urlsafe(16)[1:]  # a dash in front would look like an option
@@ -153,15 +108,6 @@ class Broker:
         )
         if done.returncode:
             raise Problem(f"could not format its storage: {done.stderr.strip()}", where="Kafka")
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop()
 
 
 def _answers(admin: AdminClient) -> bool:

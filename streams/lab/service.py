@@ -7,9 +7,12 @@ import socket
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from schemas.errors import Problem
 from streams.lab import leash
@@ -83,11 +86,65 @@ class Service:
         return Problem(what, where=self.name, remedy=f"the end of its log {self.log}:\n{end}")
 
 
-def free_port(preferred: int | None = None) -> int:
-    """A TCP port of 127.0.0.1 that nothing listens on: ``preferred`` if it is free."""
-    if preferred is not None and _is_free(preferred):
-        return preferred
-    return next(port for port in iter(lambda: random.choice(_PORTS), None) if _is_free(port))
+class Embedded(ABC):
+    """A service whose data lives in a folder, that can be started again and again.
+
+    Use it as a context manager, or call the methods; they block.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self._dir = data_dir.absolute()
+        self._service: Service | None = None
+
+    @abstractmethod
+    def start(self) -> None:
+        """Return once it answers. Raises :class:`Problem` with the end of its log when it does not."""
+
+    @property
+    def pid(self) -> int | None:
+        """The service's own process, for tests that send it signals; None when it is not running."""
+        return self._service.pid if self._service else None
+
+    def stop(self) -> None:
+        """Shut it down in order (SIGTERM); nothing when it is not running."""
+        if self._service is not None:
+            self._service.stop()
+            self._service = None
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash would end it."""
+        if self._service is not None:
+            self._service.kill()
+            self._service = None
+
+    def restart(self) -> None:
+        """Stop and start, with the same data and address."""
+        self.stop()
+        self.start()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _steady_port(self) -> int:
+        """The port of the last start if it is free, so that clients find a restarted service again."""
+        remembered = self._dir / "port"
+        last = int(remembered.read_text(encoding="ascii")) if remembered.exists() else None
+        port = last if last and _is_free(last) else free_port()
+        remembered.write_text(str(port), encoding="ascii")
+        return port
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nothing listens on."""
+    while not _is_free(port := random.choice(_PORTS)):
+        pass
+    return port
 
 
 def _is_free(port: int) -> bool:
