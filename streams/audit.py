@@ -1,0 +1,215 @@
+"""The audit: every record of every file accounted for, from what the topics hold."""
+
+import asyncio
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import aiohttp
+import orjson
+from confluent_kafka import Message
+from rich.console import Console
+from rich.table import Table
+
+from schemas.batch import source_of
+from schemas.descriptor import Descriptor
+from schemas.errors import Problem, Unreachable, UsageError
+from schemas.letter import Receipt
+from streams import checkpoint
+from streams.books import Books, Finding, Statement, Tally
+from streams.checkpoint import Checkpoint
+from streams.settings import Settings
+from streams.source import OpenFile, Source
+from topics.catalogue import BATCHES, DLQ, FILES, RAW, RECEIPTS
+from topics.reader import beginnings, read_all
+
+#: Findings in the table; ``--json`` has more.
+_SHOWN = 20
+_COLUMNS = (
+    "records",
+    "published",
+    "validated",
+    "rejected",
+    "batches",
+    "delivered",
+    "dead_lettered",
+    "missing",
+)
+
+
+class Audit(NamedTuple):
+    """The books' statement, and how long it took to make."""
+
+    statement: Statement
+    seconds: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing is missing and nothing is there twice."""
+        return not self.statement.total.missing and not self.statement.total.duplicates
+
+    def summary(self) -> dict[str, Any]:
+        """The numbers of all, for ``--json``."""
+        numbers = asdict(self.statement.total)
+        del numbers["path"]
+        return numbers | {"seconds": round(self.seconds, 3)}
+
+    def dump(self) -> bytes:
+        """One JSON object: the numbers of all, then each file's, then the findings."""
+        files = [asdict(tally) for tally in self.statement.files]
+        findings = [finding._asdict() for finding in self.statement.findings]
+        return orjson.dumps(self.summary() | {"files": files, "findings": findings})
+
+
+def audit(settings: Settings, file: str = "") -> Audit:
+    """Read the topics and balance the books, of all files or of the one at the path ``file``.
+
+    ``duplicates`` counts what Avstar's sandbox booked twice, too, where ``avstar.ledger_url`` is set and all
+    files are asked for. Raises :class:`Unreachable`, and :class:`Problem` when a topic is not there.
+    """
+    begin = time.monotonic()
+    statement = _balance(settings)
+    if file:
+        statement = _only(statement, str(Path(file).absolute()))
+    elif settings.avstar.ledger_url:
+        statement.total.duplicates += asyncio.run(_booked_twice(settings))
+    return Audit(statement, time.monotonic() - begin)
+
+
+def report(settings: Settings, file: str, *, as_json: bool) -> int:
+    """Print the audit; gives the exit status."""
+    found = audit(settings, file)
+    if as_json:
+        sys.stdout.write(found.dump().decode() + "\n")
+    else:
+        show(found, Console())
+    return 0 if found.passed else 1
+
+
+def _balance(settings: Settings) -> Statement:
+    kafka = settings.kafka
+    books = Books(beginnings(kafka, RAW.name), beginnings(kafka, BATCHES.name))
+    checkpoints = checkpoint.read(kafka).files
+    descriptors = _read_files(settings, books)
+    for known in checkpoints.values():
+        books.checkpoint(known.identity, known.path, known.records, known.position)
+    for message in read_all(kafka, RAW.name):
+        value = message.value() or b""
+        try:
+            books.raw(message.partition(), message.offset(), message.key() or b"", len(value))
+        except ValueError:
+            books.stray(message.partition(), message.offset())
+    _look_beyond(settings, books, checkpoints, descriptors)
+    for message, headers in _batches(settings):
+        books.batch((message.key() or b"").decode(), source_of(headers))
+    for message in read_all(kafka, RECEIPTS.name):
+        receipt = Receipt.model_validate_json(message.value() or b"")
+        refused = [rejection["index"] for rejection in receipt.rejected]
+        books.receipt((message.key() or b"").decode(), receipt.source, receipt.status, refused)
+    for message in read_all(kafka, DLQ.name):
+        books.letter(message.key() or b"", message.value())
+    return books.close()
+
+
+def _read_files(settings: Settings, books: Books) -> dict[str, Descriptor]:
+    """The files' descriptors by their ids in hex."""
+    found: dict[str, Descriptor] = {}
+    for message in read_all(settings.kafka, FILES.name):
+        key, value = message.key() or b"", message.value()
+        if value is not None:
+            descriptor = found[key.hex()] = Descriptor.load(value)
+            books.file(key, descriptor.identity, descriptor.path)
+    return found
+
+
+def _batches(settings: Settings) -> Iterator[tuple[Message, dict[str, bytes]]]:
+    for message in read_all(settings.kafka, BATCHES.name):
+        yield message, dict(message.headers() or ())
+
+
+def _look_beyond(
+    settings: Settings, books: Books, checkpoints: dict[str, Checkpoint], descriptors: dict[str, Descriptor]
+) -> None:
+    """Count complete records that stand in the files, where those are still there, and were not published."""
+    published = books.published()
+    for identity, known in checkpoints.items():
+        descriptor = descriptors.get(known.descriptor)
+        if descriptor is not None:
+            records, position = published[identity]
+            books.unpublished(identity, _unpublished(settings, descriptor, known, records, position))
+
+
+def _unpublished(
+    settings: Settings, descriptor: Descriptor, known: Checkpoint, records: int, position: int
+) -> int:
+    try:
+        file = OpenFile(known.path)
+    except UsageError:
+        return 0  # gone; what it held and nobody read cannot be told any more
+    if position > known.position:  # the tailer went on while this was read
+        known = known.model_copy(update={"position": position, "records": records, "pending": 0})
+    try:
+        head = file.examine(descriptor.profile, final=False) if known.proves(file) else None
+        source = Source(file, head, descriptor.profile, settings.tail, 1, known) if head else None
+    except UsageError:
+        source = None  # another file by now
+    found = 0
+    while source and (framed := source.read(final=False)):
+        found += len(framed.records) + len(framed.oversized)
+    file.close()
+    return found
+
+
+async def _booked_twice(settings: Settings) -> int:
+    url = settings.avstar.ledger_url
+    timeout = aiohttp.ClientTimeout(total=settings.avstar.request_timeout_s)
+    try:
+        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url) as answer:
+            answer.raise_for_status()
+            return int((await answer.json())["duplicates_booked"])
+    except (aiohttp.ClientError, TimeoutError, ValueError, KeyError) as error:
+        what = f"the ledger cannot be read: {error or type(error).__name__}"
+        raise Unreachable(what, where=url, remedy="check avstar.ledger_url") from None
+
+
+def _only(statement: Statement, path: str) -> Statement:
+    files = [tally for tally in statement.files if tally.path == path]
+    if not files:
+        raise Problem("no such file was tailed", where=path, remedy="`spotstream audit` lists all")
+    total = Tally("all", batches=sum(tally.batches for tally in files))
+    for tally in files:
+        total.add(tally)
+    return Statement(files, total, [found for found in statement.findings if found.path == path])
+
+
+def show(found: Audit, console: Console) -> None:
+    """Print the table, a line for each file and one for all, then what is out of place."""
+    statement = found.statement
+    table = Table(
+        title=f"audit, {found.seconds:.1f} s", title_justify="left", show_footer=len(statement.files) > 1
+    )
+    total = statement.total
+    columns = [*_COLUMNS, "duplicates", *(["expired"] if total.expired else [])]
+    table.add_column("file", footer="all", overflow="fold")
+    for name in columns:
+        table.add_column(name.replace("_", " "), footer=f"{getattr(total, name):,}", justify="right")
+    for tally in statement.files:
+        table.add_row(tally.path, *(f"{getattr(tally, name):,}" for name in columns))
+    console.print(table)
+    for finding in statement.findings[:_SHOWN]:
+        console.print(_line(finding), style="bold red", soft_wrap=True, highlight=False, markup=False)
+    if len(statement.findings) > _SHOWN:
+        console.print(f"… and more; `spotstream audit --json` tells up to {Books.MOST_FINDINGS:,}")
+    verdict = "every record is accounted for, once" if found.passed else "the audit FAILED"
+    console.print(verdict, style="bold green" if found.passed else "bold red")
+
+
+def _line(finding: Finding) -> str:
+    place = f", from record {finding.number}" if finding.number else ""
+    if finding.partition >= 0:
+        place += f", {RAW.name} {finding.partition}:{finding.offset}"
+    records = "record" if finding.records == 1 else "records"
+    return f"{finding.kind}: {finding.path}: {finding.records:,} {records} {finding.what}{place}"
