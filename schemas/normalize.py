@@ -67,7 +67,7 @@ class Table(dict[str, Any]):
         return value
 
 
-class _Day(dict[str, str]):
+class _Clock(dict[str, str]):
     """A broadcast day in a zone: ``HH:MM`` of the station's clock → the UTC instant up to its minutes."""
 
     def __init__(self, day: str, zone: ZoneInfo) -> None:
@@ -82,6 +82,16 @@ class _Day(dict[str, str]):
         return instant
 
 
+class _Clocks(dict[tuple[str, ZoneInfo], _Clock]):
+    """Broadcast day and zone → :class:`_Clock`; bounded."""
+
+    def __missing__(self, key: tuple[str, ZoneInfo]) -> _Clock:
+        if len(self) >= _REMEMBERED_DAYS:
+            self.clear()
+        self[key] = clock = _Clock(*key)
+        return clock
+
+
 class Normalizer:
     """A profile's tables. One per profile is enough: :func:`of`."""
 
@@ -89,7 +99,7 @@ class Normalizer:
         self._profile = profile
         self._zone = ZoneInfo(profile.time_zone)
         self._zones = {station: ZoneInfo(name) for station, name in profile.stations.items()}
-        self._days: dict[tuple[str, ZoneInfo], _Day] = {}
+        self._clocks = _Clocks()
         self._money = {code: Table(partial(self._amount, code)) for code in EXPONENTS}
         self._instants = {
             zone: Table(partial(self._instant, zone)) for zone in {self._zone, *self._zones.values()}
@@ -155,9 +165,7 @@ class Normalizer:
             else:
                 fields[name] = self._instants_of(name, stations, cells[name])
         if "air_time" in fields and "broadcast_date" in fields:
-            fields["aired_at"] = list(
-                map(self._aired_at, stations, fields["broadcast_date"], fields["air_time"])
-            )
+            fields["aired_at"] = self._aired_at(stations, fields["broadcast_date"], fields["air_time"])
         return fields
 
     def _amounts_of(self, currencies: Sequence[Any], texts: Sequence[str]) -> list[Any]:
@@ -171,16 +179,16 @@ class Normalizer:
             tables[zones.get(station, default)][text] for station, text in zip(stations, texts, strict=True)
         ]
 
-    def _aired_at(self, station: Any, day: Any, time: Any) -> str | None:
-        if type(day) is not str or type(time) is not str:
-            return None
-        key = day, self._zones.get(station, self._zone)
-        minutes = self._days.get(key)
-        if minutes is None:
-            if len(self._days) >= _REMEMBERED_DAYS:
-                self._days.clear()
-            minutes = self._days[key] = _Day(*key)
-        return f"{minutes[time[:5]]}{time[5:]}Z"
+    def _aired_at(
+        self, stations: Sequence[Any], days: Sequence[Any], times: Sequence[Any]
+    ) -> list[str | None]:
+        clocks, zones, default = self._clocks, self._zones, self._zone
+        return [
+            f"{clocks[day, zones.get(station, default)][time[:5]]}{time[5:]}Z"
+            if type(time) is str and type(day) is str
+            else None
+            for station, day, time in zip(stations, days, times, strict=True)
+        ]
 
     def _date_of(self, text: str) -> str | Fault | None:
         stripped = text.strip()

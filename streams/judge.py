@@ -13,7 +13,7 @@ from schemas.descriptor import Descriptor
 from schemas.hashes import Canonical, canonical_json, placement_hash
 from schemas.letter import Reason
 from schemas.normalize import Fault
-from schemas.records import ADAPTERS, COLUMNS, OPTIONAL, RULES, Invalid, Kind, Valid, column, conflicts
+from schemas.records import COLUMNS, JUDGES, OPTIONAL, RULES, Invalid, Kind, Valid, column, conflicts
 from streams.rows import Row, Rows, shown
 
 Verdict = Valid | Invalid
@@ -86,8 +86,12 @@ class Judge:
 
     def _of_kind(self, plan: _Plan, rows: list[Row]) -> list[Verdict]:
         cells = {name: [row[place] for row in rows] for name, place in plan.places.items()}
-        records = _records(self._normalizer.columns(plan.kind, cells))
-        faults = _faults(plan.kind, records)
+        fields = self._normalizer.columns(plan.kind, cells) if cells else {}
+        faults = _faults(plan.kind, fields, len(rows))
+        records = _records(fields)
+        for index, found in faults.items():
+            for field in found.keys() & records[index].keys():
+                del records[index][field]
         for index, record in enumerate(records):
             for field, rule in conflicts(record):
                 faults[index].setdefault(field, rule)
@@ -100,28 +104,37 @@ class Judge:
         ]
 
 
+def _faults(kind: Kind, fields: dict[str, list[Any]], count: int) -> dict[int, dict[str, str]]:
+    """The field rules that records break: index → field → rule."""
+    found: dict[int, dict[str, str]] = defaultdict(dict)
+    for field, judge in JUDGES[kind].items():
+        values = fields.get(field)
+        if values is None:
+            if field not in OPTIONAL:
+                for index in range(count):
+                    found[index][field] = "is required; the file has no such column"
+            continue
+        try:
+            judge.validate_python(values)
+        except ValidationError as error:
+            for fault in error.errors(include_url=False, include_context=False, include_input=False):
+                index = int(fault["loc"][0])
+                value = values[index]
+                rule = "is required" if value is None else value.rule if isinstance(value, Fault) else ""
+                found[index][field] = rule or RULES[kind][field]
+    return found
+
+
 def _records(fields: dict[str, list[Any]]) -> list[Canonical]:
-    """Turn columns into records. Empty optional fields are left out; empty required ones stay, as None."""
-    records = [dict(zip(fields, values, strict=True)) for values in zip(*fields.values(), strict=True)]
+    """Turn columns into records; empty optional fields are left out."""
+    records: list[Canonical] = list(
+        map(dict, map(zip, repeat(tuple(fields)), zip(*fields.values(), strict=True)))
+    )
     for field in OPTIONAL & fields.keys():
         for record, value in zip(records, fields[field], strict=True):
             if value is None:
                 del record[field]
     return records
-
-
-def _faults(kind: Kind, records: list[Canonical]) -> dict[int, dict[str, str]]:
-    """The field rules that records break: index → field → rule. Takes these fields out of the records."""
-    found: dict[int, dict[str, str]] = defaultdict(dict)
-    try:
-        ADAPTERS[kind].validate_python(records)
-    except ValidationError as error:
-        for fault in error.errors(include_url=False, include_context=False, include_input=False):
-            index, field = int(fault["loc"][0]), str(fault["loc"][1])
-            value = records[index].pop(field, None)
-            rule = "is required" if value is None else value.rule if isinstance(value, Fault) else ""
-            found[index][field] = rule or RULES[kind][field]
-    return found
 
 
 def _accepted(kind: Kind, records: list[Canonical]) -> list[Verdict]:
