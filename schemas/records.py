@@ -9,6 +9,7 @@ The typed dicts are judged by pydantic; a field's description is its rule in wor
 """
 
 from collections.abc import Mapping
+from types import GenericAlias
 from typing import Annotated, Any, Literal, NamedTuple, NotRequired, get_args
 
 from pydantic import ConfigDict, Field, TypeAdapter, with_config
@@ -187,7 +188,8 @@ def _judges(kind: Kind) -> dict[str, TypeAdapter[Any]]:
     found: dict[str, TypeAdapter[Any]] = {}
     for field, hint in get_type_hints(MODELS[kind], include_extras=True).items():
         value = hint if field in _SCHEMAS[kind]["required"] else get_args(hint)[0] | None
-        found[field] = TypeAdapter(list[value], config=ConfigDict(strict=True))
+        column_type = GenericAlias(list, (value,))
+        found[field] = TypeAdapter(column_type, config=ConfigDict(strict=True))
     return found
 
 
