@@ -188,7 +188,7 @@ def _judges(kind: Kind) -> dict[str, TypeAdapter[Any]]:
     found: dict[str, TypeAdapter[Any]] = {}
     for field, hint in get_type_hints(MODELS[kind], include_extras=True).items():
         value = hint if field in _SCHEMAS[kind]["required"] else get_args(hint)[0] | None
-        column_type = GenericAlias(list, (value,))
+        column_type: Any = GenericAlias(list, (value,))
         found[field] = TypeAdapter(column_type, config=ConfigDict(strict=True))
     return found
 
