@@ -218,6 +218,8 @@ class Books:
 
     def close(self) -> Statement:
         """Balance the books. They take nothing in after this."""
+        for log in self._raw.values():
+            log.finish()
         for (_, source), outcome in self._outcomes.items():
             self._settle(source, outcome)
         for partition, offset in (*self._letters.values(), *self._discarded):
