@@ -70,6 +70,60 @@ def generate(
     print_log(records, seed, bad_rate, format_, truth)
 
 
+@app.command()
+def tail(
+    paths: Annotated[list[str], typer.Argument(metavar="PATH…", help="Files, folders and globs.")],
+    *,
+    profile: Annotated[str, typer.Option(help="Mapping profile, a name or a TOML file.")] = "",
+    once: Annotated[bool, typer.Option("--once", help="Stop at the end of what is there.")] = False,
+) -> int:
+    """Follow files into the raw topic, each record exactly once."""
+    from streams import log, settings
+    from streams.tail import run
+
+    loaded = settings.load()
+    log.configure(loaded.log)
+    return run(loaded, paths, profile, once=once)
+
+
+@app.command()
+def up(
+    *,
+    data_dir: Annotated[Path, typer.Option(help="Folder that keeps topics, schemas and ledger.")] = Path(
+        ".spotstream"
+    ),
+    json: Annotated[bool, typer.Option("--json", help="Print the addresses as one JSON object.")] = False,
+) -> None:
+    """Kafka, schema registry and Avstar sandbox in the foreground until SIGTERM or Ctrl-C.
+
+    Prints one line with their addresses when they are ready, and writes them as settings to the file env
+    in the data folder: set -a; . .spotstream/env
+    """
+    from streams.lab.up import run
+
+    run(data_dir, as_json=json)
+
+
+@topics_app.command("plan")
+def topics_plan() -> int:
+    """What apply would do: + create, ~ alter, = leave though it differs. Exit status 1 if any + or ~."""
+    from streams.settings import load
+    from topics.provision import Action, plan
+
+    changes = plan(load().kafka)
+    typer.echo("\n".join(map(str, changes)) or "the topics are as declared")
+    return int(any(change.action is not Action.LEAVE for change in changes))
+
+
+@topics_app.command("apply")
+def topics_apply() -> None:
+    """Create the topics that are missing and alter settings that differ; nothing is ever shrunk."""
+    from streams.settings import load
+    from topics.provision import apply
+
+    typer.echo("\n".join(map(str, apply(load().kafka))) or "the topics are as declared")
+
+
 def main() -> None:
     """Run a command; a :class:`Problem` is one line on stderr and its exit status."""
     from streams import log, settings  # noqa: F401

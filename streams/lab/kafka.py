@@ -13,7 +13,6 @@ from streams.lab.service import Embedded, Service, free_port
 
 LOCK_FILE = Path(__file__).with_name("kafka.lock")
 _JAVA = 17
-_START_S = 60.0
 _MESSAGE_BYTES = 32 * 1_048_576
 
 _SETTINGS_FILE = "server.properties"
@@ -59,30 +58,30 @@ class Broker(Embedded):
     Started, it answers at ``bootstrap``, which stays the same if the port is still free.
     """
 
+    start_s = 60.0
+
     def __init__(self, data_dir: Path, cache: Path | None = None) -> None:
         super().__init__(data_dir)
         self._cache = cache or jars.cache_dir()
         #: ``127.0.0.1:PORT``, once started.
         self.bootstrap = ""
 
-    def start(self) -> None:
-        """Return once the broker answers; the first time, download its jars and format its storage."""
-        self._dir.mkdir(parents=True, exist_ok=True)
+    def _spawn(self, lock: int) -> Service:
         command = [str(java.find(_JAVA)), "-cp", jars.class_path(LOCK_FILE, self._cache)]
         self._write_settings()
         if not (self._dir / "topics" / "meta.properties").exists():
             self._format(command)
-        self._service = Service(
-            "Kafka",
-            [*command, *_OPTIONS, "kafka.Kafka", _SETTINGS_FILE],
-            log=self._dir / "kafka.log",
-            cwd=self._dir,
-        )
-        admin = AdminClient(
+        self._admin = AdminClient(
             {"bootstrap.servers": self.bootstrap, "log_level": 0}
             | {"reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": 50}
         )
-        self._service.wait_until(lambda: _answers(admin), _START_S)
+        return Service("Kafka", [*command, *_OPTIONS, "kafka.Kafka", _SETTINGS_FILE], self._dir, lock)
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self._admin.list_topics(timeout=0.5).brokers)
+        except KafkaException:
+            return False
 
     def _write_settings(self) -> None:
         self.bootstrap = f"127.0.0.1:{self._steady_port()}"
@@ -108,10 +107,3 @@ class Broker(Embedded):
         )
         if done.returncode:
             raise Problem(f"could not format its storage: {done.stderr.strip()}", where="Kafka")
-
-
-def _answers(admin: AdminClient) -> bool:
-    try:
-        return bool(admin.list_topics(timeout=0.5).brokers)
-    except KafkaException:
-        return False

@@ -1,14 +1,12 @@
 """An embedded schema registry: Apicurio Registry, which speaks Confluent's API too, on loopback."""
 
-import urllib.request
 from pathlib import Path
 
 from streams.lab import jars, java
-from streams.lab.service import Embedded, Service, free_port
+from streams.lab.service import Embedded, Service, answers, free_port
 
 LOCK_FILE = Path(__file__).with_name("registry.lock")
 _JAVA = 21
-_START_S = 90.0
 
 #: C1 alone: it answers a few requests and then idles. WRITE_DELAY=0: an id that was given out is on disk.
 _OPTIONS = (
@@ -32,30 +30,20 @@ class Registry(Embedded):
     the port is still free.
     """
 
+    start_s = 90.0
+
     def __init__(self, data_dir: Path, cache: Path | None = None) -> None:
         super().__init__(data_dir)
         self._cache = cache or jars.cache_dir()
         self.url = ""
 
-    def start(self) -> None:
-        """Return once it answers; the first time, download it."""
-        self._dir.mkdir(parents=True, exist_ok=True)
-        java_command = str(java.find(_JAVA))
+    def _spawn(self, lock: int) -> Service:
         home = jars.unpacked(LOCK_FILE, self._cache)
         port = self._steady_port()
         self.url = f"http://127.0.0.1:{port}/apis/ccompat/v7"
         ports = (f"-Dquarkus.http.port={port}", f"-Dquarkus.management.port={free_port()}")
-        self._service = Service(
-            "the schema registry",
-            [java_command, *_OPTIONS, *ports, "-jar", str(home / "quarkus-run.jar")],
-            log=self._dir / "registry.log",
-            cwd=self._dir,
-        )
-        self._service.wait_until(self._answers, _START_S)
+        command = [str(java.find(_JAVA)), *_OPTIONS, *ports, "-jar", str(home / "quarkus-run.jar")]
+        return Service("the schema registry", command, self._dir, lock)
 
     def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.url}/subjects", timeout=2) as answer:  # noqa: S310 - http, ours
-                return bool(answer.status == 200)
-        except OSError:
-            return False
+        return answers(f"{self.url}/subjects")

@@ -1,5 +1,6 @@
 """A service of the lab: a child process with a log file, on loopback ports, that never outlives us."""
 
+import fcntl
 import os
 import random
 import signal
@@ -7,14 +8,15 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
-from schemas.errors import Problem
+from schemas.errors import Problem, UsageError
 from streams.lab import leash
 
 #: Below the ports that Linux (32768) and macOS (49152) hand out to clients: while a service restarts,
@@ -24,20 +26,22 @@ _LOG_LINES = 20
 
 
 class Service:
-    """A running child process; what it prints goes to ``log``.
+    """A running child process that works in ``folder``; what it prints goes to the file ``log`` there.
 
-    It ends when this process goes, whichever way that happens.
+    It ends when this process goes, whichever way that happens. The file ``lock`` stays open until then.
     """
 
-    def __init__(self, name: str, command: Sequence[str], log: Path, cwd: Path | None = None) -> None:
-        self.name, self.log = name, log
-        with log.open("ab") as output:
+    def __init__(self, name: str, command: Sequence[str], folder: Path, lock: int) -> None:
+        self.name = name
+        self.log = folder / "log"
+        with self.log.open("ab") as output:
             self._leash = subprocess.Popen(
                 [sys.executable, "-I", "-S", leash.__file__, *command],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=output,
-                cwd=cwd,
+                cwd=folder,
+                pass_fds=(lock,),
                 start_new_session=True,  # Ctrl-C is ours to handle: the service ends after its clients
             )
         first_line = self._leash.stdout.readline() if self._leash.stdout else b""
@@ -49,20 +53,20 @@ class Service:
     def running(self) -> bool:
         return self._leash.poll() is None
 
-    def wait_until(self, answers: Callable[[], bool], timeout_s: float) -> None:
-        """Return as soon as ``answers()``, which may block for a moment, not for long; or else kill it.
+    def wait_until(self, ready: Callable[[], bool], timeout_s: float) -> None:
+        """Return as soon as ``ready()``, which may block for a moment, not for long; or else kill it.
 
         Raises :class:`Problem` with the end of the log when the service ends or ``timeout_s`` passes.
         """
         try:
-            self._poll(answers, timeout_s)
+            self._poll(ready, timeout_s)
         except BaseException:
             self.kill()
             raise
 
-    def _poll(self, answers: Callable[[], bool], timeout_s: float) -> None:
+    def _poll(self, ready: Callable[[], bool], timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
-        while not answers():
+        while not ready():
             if not self.running:
                 raise self._failed(f"ended while starting, with status {self._leash.returncode}")
             if time.monotonic() > deadline:
@@ -92,13 +96,45 @@ class Embedded(ABC):
     Use it as a context manager, or call the methods; they block.
     """
 
+    #: How long it may take until it answers.
+    start_s: ClassVar[float]
+
     def __init__(self, data_dir: Path) -> None:
         self._dir = data_dir.absolute()
         self._service: Service | None = None
 
-    @abstractmethod
     def start(self) -> None:
+        """Launch it and wait until it answers."""
+        self.launch()
+        self.wait()
+
+    def launch(self) -> None:
+        """Start the process, and the first time download it.
+
+        Raises :class:`UsageError` when another process uses the folder.
+        """
+        self._dir.mkdir(parents=True, exist_ok=True)
+        with (self._dir / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UsageError(
+                    "is in use by another process",
+                    where=str(self._dir),
+                    remedy="end it or choose another folder",
+                ) from None
+            self._service = self._spawn(lock.fileno())
+
+    def wait(self) -> None:
         """Return once it answers. Raises :class:`Problem` with the end of its log when it does not."""
+        if self._service is not None:
+            self._service.wait_until(self._answers, self.start_s)
+
+    @abstractmethod
+    def _spawn(self, lock: int) -> Service: ...
+
+    @abstractmethod
+    def _answers(self) -> bool: ...
 
     @property
     def pid(self) -> int | None:
@@ -138,6 +174,15 @@ class Embedded(ABC):
         port = last if last and _is_free(last) else free_port()
         remembered.write_text(str(port), encoding="ascii")
         return port
+
+
+def answers(url: str) -> bool:
+    """Whether a GET of ``url``, which is one of ours, answers 200."""
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - ours, and HTTP
+            return bool(answer.status == 200)
+    except OSError:
+        return False
 
 
 def free_port() -> int:
