@@ -3,7 +3,6 @@
 import asyncio
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -103,15 +102,28 @@ def _balance(settings: Settings) -> Statement:
         except ValueError:
             books.stray(message.partition(), message.offset())
     _look_beyond(settings, books, checkpoints, descriptors)
-    for message, headers in _batches(settings):
-        books.batch((message.key() or b"").decode(), source_of(headers))
-    for message in read_all(kafka, RECEIPTS.name):
-        receipt = Receipt.model_validate_json(message.value() or b"")
-        refused = [rejection["index"] for rejection in receipt.rejected]
-        books.receipt((message.key() or b"").decode(), receipt.source, receipt.status, refused)
-    for message in read_all(kafka, DLQ.name):
-        books.letter(message.key() or b"", message.value())
+    for topic, enter in ((BATCHES, _enter_batch), (RECEIPTS, _enter_receipt), (DLQ, _enter_letter)):
+        for message in read_all(kafka, topic.name):
+            try:
+                enter(books, message)
+            except (ValueError, KeyError) as error:
+                where = f"{topic.name} {message.partition()}:{message.offset()}"
+                raise Problem(f"a message that is not spotstream's: {error!r}", where=where) from None
     return books.close()
+
+
+def _enter_batch(books: Books, message: Message) -> None:
+    books.batch((message.key() or b"").decode(), source_of(dict(message.headers() or ())))
+
+
+def _enter_receipt(books: Books, message: Message) -> None:
+    receipt = Receipt.model_validate_json(message.value() or b"")
+    refused = [rejection["index"] for rejection in receipt.rejected]
+    books.receipt((message.key() or b"").decode(), receipt.source, receipt.status, refused)
+
+
+def _enter_letter(books: Books, message: Message) -> None:
+    books.letter(message.key() or b"", message.value())
 
 
 def _read_files(settings: Settings, books: Books) -> dict[str, Descriptor]:
@@ -123,11 +135,6 @@ def _read_files(settings: Settings, books: Books) -> dict[str, Descriptor]:
             descriptor = found[key.hex()] = Descriptor.load(value)
             books.file(key, descriptor.identity, descriptor.path)
     return found
-
-
-def _batches(settings: Settings) -> Iterator[tuple[Message, dict[str, bytes]]]:
-    for message in read_all(settings.kafka, BATCHES.name):
-        yield message, dict(message.headers() or ())
 
 
 def _look_beyond(
@@ -153,7 +160,9 @@ def _unpublished(
         known = known.model_copy(update={"position": position, "records": records, "pending": 0})
     try:
         head = file.examine(descriptor.profile, final=False) if known.proves(file) else None
-        source = Source(file, head, descriptor.profile, settings.tail, 1, known) if head else None
+        source = (
+            Source(file, head, descriptor.profile, settings.tail, partitions=1, known=known) if head else None
+        )
     except UsageError:
         source = None  # another file by now
     found = 0

@@ -124,6 +124,50 @@ def topics_apply() -> None:
     typer.echo("\n".join(map(str, apply(load().kafka))) or "the topics are as declared")
 
 
+@app.command()
+def audit(
+    *,
+    file: Annotated[str, typer.Option(help="Only the file of this path.")] = "",
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> int:
+    """Account for every record: delivered, rejected, dead-lettered, or missing.
+
+    Exit status 1 if any is missing or there twice.
+    """
+    from streams.audit import report
+    from streams.settings import load
+
+    return report(load(), file, as_json=json)
+
+
+@dlq_app.command("list")
+def dlq_list(
+    *,
+    reason: Annotated[str, typer.Option(help="Only these: invalid, too_large, refused, …")] = "",
+    kind: Annotated[str, typer.Option(help="Only these: record or batch, or a kind of record.")] = "",
+    file: Annotated[str, typer.Option(help="Only those of the file of this path, or the end of it.")] = "",
+    json: Annotated[bool, typer.Option("--json", help="Print a JSON line for each.")] = False,
+) -> None:
+    """The open dead letters."""
+    from streams.deadletters import list_letters
+    from streams.settings import load
+
+    list_letters(load(), reason=reason, kind=kind, file=file, as_json=json)
+
+
+@dlq_app.command("show")
+def dlq_show(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="The key, or its beginning.")],
+    *,
+    json: Annotated[bool, typer.Option("--json", help="Print it as it is on the topic.")] = False,
+) -> None:
+    """All of one dead letter, the fields at fault marked."""
+    from streams.deadletters import show_letter
+    from streams.settings import load
+
+    show_letter(load(), key, as_json=json)
+
+
 def main() -> None:
     """Run a command; a :class:`Problem` is one line on stderr and its exit status."""
     from streams import log, settings  # noqa: F401

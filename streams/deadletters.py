@@ -1,0 +1,218 @@
+"""The dead letters, as a person looks at them."""
+
+import gzip
+import sys
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from schemas.descriptor import Descriptor
+from schemas.errors import Problem
+from schemas.letter import DeadLetter
+from schemas.records import column
+from streams.rows import Rows
+from streams.settings import Settings
+from topics.catalogue import DLQ, FILES
+from topics.connection import KafkaSettings
+from topics.reader import read_all, read_compacted
+
+#: Rows in the table; ``--json`` has all.
+_SHOWN = 200
+_BODY_SHOWN = 4000  #: characters of a batch's body
+
+
+class Summary(NamedTuple):
+    """What the list tells of a dead letter."""
+
+    key: str
+    kind: str
+    stage: str
+    reason: str
+    record_type: str
+    records: int
+    path: str
+    number: int
+    what: str
+    retry_count: int
+    last_failure: str
+
+
+def list_letters(settings: Settings, *, reason: str, kind: str, file: str, as_json: bool) -> None:
+    """Print the open dead letters that match; ``kind`` is record or batch, or a kind of record."""
+    found = [letter for letter in summaries(settings.kafka) if _matches(letter, reason, kind, file)]
+    found.sort(key=lambda letter: (letter.path, letter.number, letter.last_failure))
+    if as_json:
+        for letter in found:
+            sys.stdout.write(orjson.dumps(letter._asdict()).decode() + "\n")
+        return
+    table = Table(title=f"{len(found):,} dead letters", title_justify="left")
+    for heading in ("key", "kind", "stage", "reason", "records", "where", "what"):
+        table.add_column(heading, overflow="fold", justify="right" if heading == "records" else "left")
+    for letter in found[:_SHOWN]:
+        where = f"{letter.path}:{letter.number}" if letter.number else letter.path
+        kinds = letter.record_type or letter.kind
+        cells = (
+            letter.key[:16],
+            kinds,
+            letter.stage,
+            letter.reason,
+            f"{letter.records:,}",
+            where,
+            letter.what,
+        )
+        table.add_row(*map(Text, cells))
+    console = _console()
+    console.print(table)
+    if len(found) > _SHOWN:
+        console.print(f"… and {len(found) - _SHOWN:,} more; --json lists all")
+
+
+def summaries(kafka: KafkaSettings) -> Iterator[Summary]:
+    """Of every open dead letter; the originals are not kept, so that a long queue fits into memory."""
+    found: dict[bytes, Summary] = {}
+    for message in read_all(kafka, DLQ.name):
+        key, value = message.key() or b"", message.value()
+        found.pop(key, None)
+        if value is not None:
+            found[key] = _summary(key.decode(), orjson.loads(value))
+    yield from found.values()
+
+
+def _summary(key: str, letter: dict[str, Any]) -> Summary:
+    place: dict[str, Any] = letter.get("place") or {}
+    what = "; ".join(
+        f"{reason['field']}: {reason['rule']}".removeprefix(": ") for reason in letter.get("reasons", ())
+    )
+    return Summary(
+        key,
+        letter["kind"],
+        letter["stage"],
+        letter["reason"],
+        letter.get("record_type", ""),
+        letter.get("records", 1),
+        place.get("path", ""),
+        place.get("number", 0),
+        what,
+        letter.get("retry_count", 0),
+        letter["last_failure"],
+    )
+
+
+def _matches(letter: Summary, reason: str, kind: str, file: str) -> bool:
+    return (
+        reason in ("", letter.reason)
+        and kind in ("", letter.kind, letter.record_type)
+        and (not file or letter.path == file or letter.path.endswith("/" + file.lstrip("./")))
+    )
+
+
+def show_letter(settings: Settings, prefix: str, *, as_json: bool) -> None:
+    """Print all of the dead letter whose key begins with ``prefix``; see :func:`find`."""
+    key, value = find(settings.kafka, prefix)
+    if as_json:
+        sys.stdout.write(value.decode() + "\n")
+        return
+    letter = DeadLetter.model_validate_json(value)
+    console = _console()
+    console.print(_facts(key, letter))
+    if letter.kind == "batch":
+        console.print("original", style="bold")
+        console.print(Text(_body(letter)))
+    else:
+        _print_record(console, letter, _descriptor(settings.kafka, letter))
+    if letter.exchange:
+        console.print("exchange", style="bold")
+        console.print(Text(orjson.dumps(letter.exchange, option=orjson.OPT_INDENT_2).decode()))
+    if letter.traceback:
+        console.print(Text(letter.traceback, style="red"))
+
+
+def find(kafka: KafkaSettings, prefix: str) -> tuple[str, bytes]:
+    """Key and value of the open dead letter whose key begins with ``prefix``.
+
+    Raises :class:`Problem` when there is none, or more than one.
+    """
+    found: dict[str, bytes] = {}
+    for message in read_all(kafka, DLQ.name):
+        key, value = (message.key() or b"").decode(), message.value()
+        if key.startswith(prefix.lower()):
+            found.pop(key, None)
+            if value is not None:
+                found[key] = value
+    if not found:
+        raise Problem("no such dead letter", where=prefix, remedy="`spotstream dlq list` lists them")
+    if len(found) > 1:
+        raise Problem(f"{len(found)} dead letters begin so", where=prefix, remedy="give more of the key")
+    return next(iter(found.items()))
+
+
+def _descriptor(kafka: KafkaSettings, letter: DeadLetter) -> Descriptor | None:
+    if not letter.place or not letter.place.descriptor:
+        return None
+    value = read_compacted(kafka, FILES.name).get(bytes.fromhex(letter.place.descriptor))
+    return Descriptor.load(value) if value else None
+
+
+def _facts(key: str, letter: DeadLetter) -> Table:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    facts: dict[str, object] = {"key": key}
+    for name in ("kind", "stage", "reason", "record_type", "records", "placement_hash", "idempotency_key"):
+        facts[name] = getattr(letter, name)
+    if letter.place:
+        facts["file"] = letter.place.path
+        facts["record number"], facts["byte offset"] = letter.place.number, letter.place.offset
+        facts["raw record"] = f"partition {letter.place.partition}, offset {letter.place.raw_offset}"
+    if letter.source:
+        facts["raw records"] = (
+            f"partition {letter.source.partition}, offsets {letter.source.first} to {letter.source.last}"
+        )
+    for name in ("attempts", "retry_count", "first_failure", "last_failure"):
+        facts[name] = getattr(letter, name)
+    facts |= {f"header {name}": value for name, value in letter.headers.items()}
+    for name, value in facts.items():
+        if value != "":
+            table.add_row(Text(name.replace("_", " "), style="bold"), Text(str(value)))
+    return table
+
+
+def _print_record(console: Console, letter: DeadLetter, descriptor: Descriptor | None) -> None:
+    """The record, cell by cell where it can be split, with the fields at fault marked."""
+    faults = {column(reason["field"]): reason["rule"] for reason in letter.reasons}
+    row = Rows(descriptor).read([letter.original])[0] if descriptor and descriptor.header else None
+    if isinstance(row, list) and descriptor:
+        table = Table("", "heading", "field", "value", "rule")
+        columns = descriptor.profile.layout(descriptor.header).columns
+        for heading, name, cell in zip(descriptor.header, columns, row, strict=False):
+            rule = faults.pop(name, "") if name else ""
+            if cell.strip() or rule:
+                style = "bold red" if rule else ""
+                table.add_row(
+                    *(
+                        Text(text, style=style)
+                        for text in ("✗" if rule else "", heading, name, repr(cell), rule)
+                    )
+                )
+        console.print(table)
+    for name, rule in faults.items():
+        console.print(Text(f"✗ {name}: {rule}".replace("✗ : ", "✗ "), style="bold red"))
+    console.print("original", style="bold")
+    encoding = descriptor.encoding if descriptor else "utf-8"
+    console.print(Text(letter.original.decode(encoding, "backslashreplace").rstrip("\r\n")))
+
+
+def _body(letter: DeadLetter) -> str:
+    body = letter.original
+    if letter.headers.get("content-encoding") == "gzip":
+        body = gzip.decompress(body)
+    text = body.decode("utf-8", "backslashreplace")
+    return text if len(text) <= _BODY_SHOWN else f"{text[:_BODY_SHOWN]}… ({len(text):,} characters)"
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    # Into a pipe or a file nothing has to fit a screen.
+    return console if console.is_terminal else Console(highlight=False, width=250)
