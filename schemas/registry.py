@@ -1,8 +1,13 @@
 """The schema registry: any that speaks Confluent's API."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from schemas.errors import Problem, Unreachable, UsageError
 
 
 class RegistrySettings(BaseModel):
@@ -15,3 +20,74 @@ class RegistrySettings(BaseModel):
     password: SecretStr = SecretStr("")
     cafile: Path | None = Field(None, description="PEM file with the authority of the registry's certificate")
     timeout_s: float = Field(10.0, gt=0, description="how long a request may take")
+
+
+def _without_secrets(url: str) -> str:
+    scheme, mark, rest = url.rpartition("://")
+    return f"{scheme}{mark}{rest.rpartition('@')[2]}"
+
+
+_T = TypeVar("_T")
+
+
+class Registry:
+    """A client of the registry. Every method may wait up to the settings' ``timeout_s``.
+
+    Raises :class:`Unreachable` when no registry answers, and :class:`Problem` when it refuses.
+    """
+
+    def __init__(self, settings: RegistrySettings) -> None:
+        # The client takes a third of a second to import, and most commands need no registry.
+        from confluent_kafka.schema_registry import SchemaRegistryClient  # noqa: PLC0415
+
+        self._where = _without_secrets(settings.url)
+        config: dict[str, Any] = {
+            "url": settings.url,
+            "timeout": settings.timeout_s,
+            "max.retries": 1,
+            "retries.wait.ms": 200,
+        }
+        if settings.username:
+            config["basic.auth.user.info"] = f"{settings.username}:{settings.password.get_secret_value()}"
+        if settings.cafile:
+            config["ssl.ca.location"] = str(settings.cafile)
+        try:
+            self._client = SchemaRegistryClient(config)
+        except (ValueError, OSError) as error:
+            raise UsageError(str(error), where="setting registry") from None
+
+    def register(self, topic: str, schema: dict[str, Any]) -> int:
+        """Register the schema of a topic's values and give its id; a known schema keeps its id.
+
+        The subject's schemas must stay compatible in both directions with all before: ``FULL_TRANSITIVE``.
+        """
+        from confluent_kafka.schema_registry import Schema  # noqa: PLC0415
+
+        subject = f"{topic}-value"
+        written = Schema(json.dumps(schema), "AVRO")
+        found = self._ask(subject, lambda: self._client.register_schema(subject, written))
+        self._ask(subject, lambda: self._client.set_compatibility(subject, "FULL_TRANSITIVE"))
+        return int(found)
+
+    def schema(self, schema_id: int) -> dict[str, Any]:
+        """The schema that an id stands for."""
+        found = self._ask(f"schema {schema_id}", lambda: self._client.get_schema(schema_id))
+        parsed: dict[str, Any] = json.loads(found.schema_str)
+        return parsed
+
+    def _ask(self, what: str, ask: Callable[[], _T]) -> _T:
+        from confluent_kafka.schema_registry import SchemaRegistryError  # noqa: PLC0415
+
+        try:
+            return ask()
+        except SchemaRegistryError as error:
+            if error.http_status_code >= 500:
+                raise self._unreachable(f"HTTP status {error.http_status_code}") from None
+            raise Problem(f"{what} was refused: {error.error_message}", where=self._where) from None
+        except Exception as error:  # noqa: BLE001 - of whichever HTTP library the client was built with
+            raise self._unreachable(str(error) or type(error).__name__) from None
+
+    def _unreachable(self, why: str) -> Unreachable:
+        return Unreachable(
+            f"no schema registry answers: {why}", where=self._where, remedy="check registry.url"
+        )
