@@ -1,0 +1,192 @@
+"""Checkpoints: how far each file is published, committed with the records themselves."""
+
+from collections.abc import Collection, Iterable
+from hashlib import sha256
+from time import monotonic
+from typing import NamedTuple, Protocol
+
+import orjson
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+from pydantic import BaseModel, ConfigDict
+
+from schemas.errors import Problem, Unreachable
+from schemas.letter import now
+from topics.catalogue import CHECKPOINTS
+from topics.connection import KafkaSettings
+
+#: Bytes at the start of a file and before its position that prove that it is the file of a checkpoint.
+PROOF = 1024
+
+#: How long another tailer's open transaction may hide what it wrote; a dead one's is aborted before that.
+_STABLE_S = 40.0
+
+_CLAIM = b"tailer:"
+
+
+class File(Protocol):
+    """An open file, as far as it is compared with checkpoints."""
+
+    path: str
+    device: int
+    inode: int
+
+    def size(self) -> int: ...
+
+    def read(self, offset: int, size: int) -> bytes: ...
+
+
+class Stretch(BaseModel):
+    """The SHA-256 of a stretch of a file, and its length."""
+
+    model_config = ConfigDict(frozen=True)
+
+    length: int
+    sha256: str
+
+    @classmethod
+    def of(cls, data: bytes) -> "Stretch":
+        """Of these bytes."""
+        return cls(length=len(data), sha256=sha256(data).hexdigest())
+
+
+class Checkpoint(BaseModel):
+    """The value on ``avion.tail.checkpoints`` (JSON); its key is ``identity``.
+
+    ``position`` is the byte offset of everything published or skipped, ``records`` how many records lie
+    before it, of which ``oversized`` went to the dead letters. ``pending`` bytes were skipped since the last
+    record, ``skipped`` in all. ``device`` and ``inode`` are hints; ``head`` and ``recent`` are the proof.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    identity: str
+    path: str
+    device: int
+    inode: int
+    descriptor: str  #: id, 32 hex digits
+    partition: int  #: of the raw topic; with ``tail.partitioning = "block"`` the last block's
+    position: int
+    records: int
+    oversized: int = 0
+    skipped: int
+    pending: int
+    head: Stretch  #: the first bytes of the file
+    recent: Stretch  #: the bytes before ``position``
+    finished: bool = False  #: whether the end of the file was taken for its last record's end
+    owner: str  #: name of the tailer that reads it
+    at: str
+
+    def proves(self, file: File) -> bool:
+        """Whether ``file`` still holds what was published."""
+        return (
+            file.size() >= self.position
+            and Stretch.of(file.read(0, self.head.length)) == self.head
+            and Stretch.of(file.read(self.position - self.recent.length, self.recent.length)) == self.recent
+        )
+
+
+class State(NamedTuple):
+    """What the topic says: checkpoints by identity, and by each tailer's name who runs under it."""
+
+    files: dict[str, Checkpoint]
+    claims: dict[str, str]
+
+    def of(self, file: File, taken: Collection[str] = ()) -> Checkpoint | None:
+        """The checkpoint of an open file: same inode or same path, and the same content as published.
+
+        ``taken`` are the identities of files that are being read already.
+        """
+        return next((known for known in self.near(file, taken) if known.proves(file)), None)
+
+    def near(self, file: File, taken: Collection[str] = ()) -> list[Checkpoint]:
+        """The checkpoints with the inode or the path of an open file, whatever its content; newest first."""
+        free = [known for known in self.files.values() if known.identity not in taken]
+        inode = [known for known in free if (known.device, known.inode) == (file.device, file.inode)]
+        path = [known for known in free if known.path == file.path and known not in inode]
+        return sorted(inode, key=_at, reverse=True) + sorted(path, key=_at, reverse=True)
+
+
+def _at(checkpoint: Checkpoint) -> str:
+    return checkpoint.at
+
+
+def claim(name: str, instance: str) -> dict[str, bytes]:
+    """The message by which a process takes over a tailer's name."""
+    return {"key": _CLAIM + name.encode(), "value": orjson.dumps({"instance": instance, "at": now()})}
+
+
+def message(checkpoint: Checkpoint) -> dict[str, bytes]:
+    """The message that moves a file's checkpoint."""
+    return {"key": checkpoint.identity.encode(), "value": checkpoint.model_dump_json().encode()}
+
+
+def read(kafka: KafkaSettings) -> State:
+    """Read every checkpoint there is up to the high watermark.
+
+    At ``read_committed`` the topic seems to end where a stranger's open transaction begins, which hides
+    newer checkpoints; so this waits until that transaction has ended. Raises :class:`Unreachable`, and
+    :class:`Problem` when a transaction stays open.
+    """
+    try:
+        latest = dict(_messages(kafka))
+    except KafkaException as error:
+        raise Unreachable(
+            f"checkpoints cannot be read: {error.args[0].str()}", where=kafka.bootstrap_servers
+        ) from None
+    return _state(latest.items())
+
+
+def _state(messages: Iterable[tuple[bytes, bytes]]) -> State:
+    state = State({}, {})
+    for key, value in messages:
+        if key.startswith(_CLAIM):
+            state.claims[key[len(_CLAIM) :].decode()] = orjson.loads(value)["instance"]
+        else:
+            state.files[key.decode()] = Checkpoint.model_validate_json(value)
+    return state
+
+
+def _messages(kafka: KafkaSettings) -> Iterable[tuple[bytes, bytes]]:
+    partition = TopicPartition(CHECKPOINTS.name, 0, 0)
+    end = _high_watermark(kafka, partition)
+    consumer = Consumer(
+        kafka.confluent(
+            group_id="spotstream-checkpoints",
+            enable_auto_commit=False,
+            enable_partition_eof=True,
+            isolation_level="read_committed",
+            auto_offset_reset="earliest",
+            fetch_wait_max_ms=20,
+        )
+    )
+    try:
+        consumer.assign([partition])
+        deadline = monotonic() + _STABLE_S
+        reached = 0
+        while reached < end:
+            if monotonic() > deadline:
+                what = f"a transaction has been open since offset {reached} for {_STABLE_S:g} s"
+                raise Problem(
+                    what, where=CHECKPOINTS.name, remedy="end the tailer that holds it, then try again"
+                )
+            for received in consumer.consume(10_000, timeout=0.02):
+                error = received.error()
+                reached = received.offset() + (error is None)
+                if error is None:
+                    yield received.key(), received.value()
+                elif error.code() != KafkaError._PARTITION_EOF:
+                    raise KafkaException(error)
+    finally:
+        consumer.close()
+
+
+def _high_watermark(kafka: KafkaSettings, partition: TopicPartition) -> int:
+    """The end that ``read_uncommitted`` shows; a consumer's own question would stop at open transactions."""
+    admin = AdminClient(kafka.confluent())  # has to outlive its answer
+    asked = admin.list_offsets(
+        {partition: OffsetSpec.latest()},
+        isolation_level=IsolationLevel.READ_UNCOMMITTED,
+        request_timeout=kafka.timeout_s,
+    )
+    return int(asked[partition].result(kafka.timeout_s).offset)
