@@ -229,12 +229,9 @@ def names() -> list[str]:
 def load(name_or_path: str | Path) -> Profile:
     """Read a built-in profile by its name, or a TOML file; raises :class:`UsageError` that names the key."""
     where = str(name_or_path)
-    if where in names():
-        text = files("schemas").joinpath("profiles", f"{where}.toml").read_text("utf-8")
-    else:
-        text = _read(Path(name_or_path))
+    text = read(name_or_path)
     try:
-        return Profile.model_validate(tomllib.loads(text), strict=False)
+        return Profile.model_validate(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"not valid TOML: {error}", where=where) from None
     except ValidationError as error:
@@ -248,7 +245,11 @@ def load(name_or_path: str | Path) -> Profile:
         raise UsageError(f"{key}: {what}" if key else what, where=f"profile {where}") from None
 
 
-def _read(path: Path) -> str:
+def read(name_or_path: str | Path) -> str:
+    """The TOML text of a profile; raises :class:`UsageError` when there is none."""
+    if str(name_or_path) in names():
+        return files("schemas").joinpath("profiles", f"{name_or_path}.toml").read_text("utf-8")
+    path = Path(name_or_path)
     try:
         return path.read_text("utf-8")
     except FileNotFoundError:

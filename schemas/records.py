@@ -237,10 +237,10 @@ def _of_avail(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     found = []
     start, end = record.get("window_start"), record.get("window_end")
     if start is not None and end is not None and start >= end:
-        found.append(("window_end", f"must be after window_start, {start}"))
+        found.append(("window_end", "must be after window_start"))
     total, sold = record.get("units_total"), record.get("units_sold")
     if total is not None and sold is not None and sold > total:
-        found.append(("units_sold", f"must be at most units_total, {total}"))
+        found.append(("units_sold", "must be at most units_total"))
     return found
 
 

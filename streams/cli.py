@@ -168,6 +168,44 @@ def dlq_show(
     show_letter(load(), key, as_json=json)
 
 
+@profile_app.command("list")
+def profile_list() -> None:
+    """The built-in profiles."""
+    from streams.profiles import listing
+
+    print(listing())
+
+
+@profile_app.command("show")
+def profile_show(
+    name: Annotated[str, typer.Argument(metavar="P", help="A built-in's name or a TOML file.")],
+) -> None:
+    """A profile as its TOML file has it, once it is known to be right; copy it to write another."""
+    from schemas import profile
+
+    profile.load(name)
+    print(profile.read(name), end="")
+
+
+@profile_app.command("check")
+def profile_check(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to judge.")],
+    *,
+    profile: Annotated[str, typer.Option(help="Mapping profile, a name or a TOML file.")] = "",
+    first: Annotated[int, typer.Option(min=0, help="Rejections to show in full.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one object.")] = False,
+) -> int:
+    """What would be rejected of a file, and why; needs no Kafka. Exit status 1 when something would."""
+    from schemas.profile import load
+    from streams.profiles import check
+    from streams.settings import load as settings
+
+    tail = settings().tail
+    report = check(file, load(profile or tail.profile), tail, first)
+    print(report.as_json() if as_json else report.as_text())
+    return 1 if report.rejected else 0
+
+
 def main() -> None:
     """Run a command; a :class:`Problem` is one line on stderr and its exit status."""
     from streams import log, settings  # noqa: F401

@@ -21,9 +21,8 @@ class Rows:
 
     def __init__(self, descriptor: Descriptor) -> None:
         profile = descriptor.profile
-        # A byte order mark stands before the first record only where there is no heading row to carry it.
-        marked = descriptor.encoding == "utf-8-sig" and profile.header
-        self._encoding = "utf-8" if marked else descriptor.encoding
+        # The byte order mark is before the first record, not in it, and this codec is slow.
+        self._encoding = "utf-8" if descriptor.encoding == "utf-8-sig" else descriptor.encoding
         self._delimiter, self._quote = profile.delimiter, profile.quote
         self._dialect = {
             "delimiter": profile.delimiter,
@@ -55,9 +54,8 @@ class Rows:
         try:
             value.decode(self._encoding)
         except UnicodeDecodeError as error:
-            wrong = value[error.start : error.end].hex(" ")
-            rule = f"must be {self._encoding}; byte {error.start} of the record: {error.reason}"
-            return Reason(field="", value=shown(wrong), rule=rule)
+            wrong = f"{value[error.start : error.end].hex(' ')} at byte {error.start}"
+            return Reason(field="", value=wrong, rule=f"must be {self._encoding}: {error.reason}")
         return self.read([value])[0]
 
     def _split(self, lines: list[str]) -> list[Row | Reason]:
