@@ -122,6 +122,7 @@ def _read(
     librdkafka reports its end, or when a message at or beyond the end arrives because writers went on.
     """
     consumer.assign(begin)
+    consumer.resume(begin)  # librdkafka keeps a partition paused through a new assignment
     left = {part.partition: part for part in begin}
     silent_s = 0.0
     while left:

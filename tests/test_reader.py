@@ -1,0 +1,156 @@
+"""Reading a topic from end to end: all that was committed, nothing else, and it ends."""
+
+import socket
+import time
+from collections.abc import Callable
+
+import pytest
+from confluent_kafka import Message, Producer
+
+from schemas.errors import Problem, Unreachable
+from streams.lab.kafka import Broker
+from topics.connection import KafkaSettings
+from topics.reader import beginnings, read_all, read_compacted, read_records
+
+broker_needed = pytest.mark.broker
+MakeTopic = Callable[..., str]
+
+
+@pytest.fixture
+def kafka(broker: Broker) -> KafkaSettings:
+    return KafkaSettings(bootstrap_servers=broker.bootstrap)
+
+
+def _values(messages: list[Message]) -> list[bytes]:
+    return [message.value() or b"" for message in messages]
+
+
+def _transactional(kafka: KafkaSettings, name: str) -> Producer:
+    producer = Producer(kafka.confluent(transactional_id=name))
+    producer.init_transactions(15)
+    return producer
+
+
+def _commit(producer: Producer, topic: str, *values: str, partition: int = 0) -> None:
+    producer.begin_transaction()
+    for value in values:
+        producer.produce(topic, value, partition=partition)
+    producer.commit_transaction(15)
+
+
+@broker_needed
+def test_it_ends_behind_a_control_record(kafka: KafkaSettings, make_topic: MakeTopic, unique: str) -> None:
+    topic = make_topic(partitions=3)
+    producer = _transactional(kafka, unique)
+    for partition, values in ((0, "ab"), (1, "c"), (0, "d")):
+        _commit(producer, topic, *values, partition=partition)
+    begin = time.monotonic()
+    found = list(read_all(kafka, topic))
+    assert sorted(_values(found)) == [b"a", b"b", b"c", b"d"]
+    assert [m.offset() for m in found if m.partition() == 0] == [0, 1, 3]  # 2 and 4 are control records
+    assert time.monotonic() - begin < 5
+
+
+@broker_needed
+def test_aborted_and_open_transactions_are_not_read(
+    kafka: KafkaSettings, make_topic: MakeTopic, unique: str
+) -> None:
+    topic = make_topic()
+    producer, other = _transactional(kafka, unique), _transactional(kafka, unique + "-other")
+    _commit(producer, topic, "kept")
+    producer.begin_transaction()
+    producer.produce(topic, "aborted")
+    producer.flush(15)
+    producer.abort_transaction(15)
+    assert _values(list(read_all(kafka, topic))) == [b"kept"]
+    other.begin_transaction()
+    other.produce(topic, "open")
+    other.flush(15)
+    assert _values(list(read_all(kafka, topic))) == [b"kept"]
+    other.commit_transaction(15)
+    assert _values(list(read_all(kafka, topic))) == [b"kept", b"open"]
+
+
+@broker_needed
+def test_the_end_is_where_it_stood_at_the_call(kafka: KafkaSettings, make_topic: MakeTopic) -> None:
+    topic = make_topic()
+    producer = Producer(kafka.confluent())
+    for number in range(5):
+        producer.produce(topic, str(number))
+    producer.flush(15)
+    found = []
+    for message in read_all(kafka, topic):
+        found.append(message)
+        producer.produce(topic, "later")
+        producer.flush(15)
+    assert _values(found) == [b"0", b"1", b"2", b"3", b"4"]
+
+
+@broker_needed
+def test_many_records_of_many_partitions_in_order(kafka: KafkaSettings, make_topic: MakeTopic) -> None:
+    topic = make_topic(partitions=4)
+    producer = Producer(kafka.confluent(linger_ms=20))
+    for number in range(30_000):
+        producer.produce(topic, b"%d" % number, partition=number % 4)
+        producer.poll(0)
+    producer.flush(15)
+    found = list(read_all(kafka, topic))
+    for partition in range(4):
+        values = [int(m.value() or b"") for m in found if m.partition() == partition]
+        assert values == list(range(partition, 30_000, 4))
+
+
+@broker_needed
+def test_a_topic_with_nothing_in_it(kafka: KafkaSettings, make_topic: MakeTopic) -> None:
+    topic = make_topic(partitions=2)
+    assert list(read_all(kafka, topic)) == []
+    assert beginnings(kafka, topic) == {0: 0, 1: 0}
+
+
+@broker_needed
+def test_compacted_keeps_the_latest_value_and_drops_tombstones(
+    kafka: KafkaSettings, make_topic: MakeTopic
+) -> None:
+    topic = make_topic(config={"cleanup.policy": "compact"})
+    producer = Producer(kafka.confluent())
+    for key, value in (("a", "1"), ("b", "1"), ("a", "2"), ("b", None), ("c", "1"), ("d", None), ("d", "9")):
+        producer.produce(topic, value, key)
+    producer.flush(15)
+    assert read_compacted(kafka, topic) == {b"a": b"2", b"c": b"1", b"d": b"9"}
+
+
+@broker_needed
+def test_given_offsets_are_found_and_those_without_a_record_left_out(
+    kafka: KafkaSettings, make_topic: MakeTopic, unique: str
+) -> None:
+    topic = make_topic(partitions=2)
+    producer = _transactional(kafka, unique)
+    _commit(producer, topic, *(str(number) for number in range(25_000)), partition=1)
+    _commit(producer, topic, "last", partition=1)
+    wanted = [24_999, 3, 25_000, 25_001, 25_002, 99_999, 0]  # 25,000 and 25,002 are control records
+    found = read_records(kafka, topic, 1, wanted)
+    assert {offset: message.value() for offset, message in found.items()} == {
+        0: b"0",
+        3: b"3",
+        24_999: b"24999",
+        25_001: b"last",
+    }
+    assert read_records(kafka, topic, 1, []) == {}
+    assert read_records(kafka, topic, 0, [0]) == {}
+
+
+@broker_needed
+def test_a_topic_that_is_not_there_is_a_problem_and_stays_away(kafka: KafkaSettings, unique: str) -> None:
+    for _ in range(2):
+        with pytest.raises(Problem, match=f"{unique}: no such topic; .*spotstream topics apply"):
+            list(read_all(kafka, unique))
+
+
+def test_a_broker_that_is_not_there_is_unreachable_in_time() -> None:
+    with socket.socket() as listener:  # bound, but nobody listens
+        listener.bind(("127.0.0.1", 0))
+        kafka = KafkaSettings(bootstrap_servers=f"127.0.0.1:{listener.getsockname()[1]}", timeout_s=1)
+        begin = time.monotonic()
+        with pytest.raises(Unreachable, match="cannot be reached"):
+            list(read_all(kafka, "any"))
+        assert time.monotonic() - begin < 4
