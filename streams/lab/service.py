@@ -54,17 +54,10 @@ class Service:
         return self._leash.poll() is None
 
     def wait_until(self, ready: Callable[[], bool], timeout_s: float) -> None:
-        """Return as soon as ``ready()``, which may block for a moment, not for long; or else kill it.
+        """Return as soon as ``ready()``, which may block for a moment, not for long.
 
         Raises :class:`Problem` with the end of the log when the service ends or ``timeout_s`` passes.
         """
-        try:
-            self._poll(ready, timeout_s)
-        except BaseException:
-            self.kill()
-            raise
-
-    def _poll(self, ready: Callable[[], bool], timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
         while not ready():
             if not self.running:
@@ -126,9 +119,17 @@ class Embedded(ABC):
             self._service = self._spawn(lock.fileno())
 
     def wait(self) -> None:
-        """Return once it answers. Raises :class:`Problem` with the end of its log when it does not."""
-        if self._service is not None:
+        """Return once it answers, or else kill it.
+
+        Raises :class:`Problem` with the end of its log when it ends or takes too long.
+        """
+        if self._service is None:
+            return
+        try:
             self._service.wait_until(self._answers, self.start_s)
+        except BaseException:
+            self.kill()
+            raise
 
     @abstractmethod
     def _spawn(self, lock: int) -> Service: ...
