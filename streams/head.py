@@ -27,7 +27,8 @@ def examine(data: bytes, profile: Profile, where: str, *, final: bool) -> Head |
     None when its header is not there yet; with ``final`` none will come. Raises :class:`UsageError` for what
     is not text, has no header, or has headings that the profile does not know.
     """
-    if b"\0" in data:
+    # Only of the first line: further on a NUL is the fault of one record, which is rejected alone.
+    if b"\0" in data.partition(b"\n")[0]:
         raise UsageError("not a text file: it holds NUL bytes", where=where, remedy="give CSV in UTF-8")
     if final and not data:
         raise UsageError("the file is empty", where=where)
