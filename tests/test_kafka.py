@@ -44,6 +44,10 @@ def _first_message(bootstrap: str, topic: str) -> bytes | None:
     return message and message.value()
 
 
+def _cluster_id(broker: Broker) -> str:
+    return AdminClient({"bootstrap.servers": broker.bootstrap}).list_topics(timeout=15).cluster_id
+
+
 def test_gives_back_a_message_of_16_mib(broker: Broker, make_topic) -> None:
     topic = make_topic(config={"max.message.bytes": str(17 * 1024 * 1024)})
     value = os.urandom(16 * 1024 * 1024)
@@ -70,15 +74,12 @@ def test_keeps_data_address_and_identity_through_a_crash(tmp_path: Path) -> None
         admin = AdminClient({"bootstrap.servers": broker.bootstrap})
         admin.create_topics([NewTopic("kept", 1, 1)])["kept"].result(15)
         _produce(broker.bootstrap, "kept", b"before the crash")
-        before = broker.bootstrap, admin.list_topics(timeout=15).cluster_id
+        before = broker.bootstrap, _cluster_id(broker)
         crashed = psutil.Process(broker.pid)
         broker.kill()
         assert left_after([crashed], 5) == []
         broker.start()
-        after = (
-            broker.bootstrap,
-            AdminClient({"bootstrap.servers": broker.bootstrap}).list_topics(timeout=15).cluster_id,
-        )
+        after = broker.bootstrap, _cluster_id(broker)
         assert after == before
         assert _first_message(broker.bootstrap, "kept") == b"before the crash"
 
