@@ -1,6 +1,7 @@
 """Reading a topic from end to end: all that was committed, nothing else, and it ends."""
 
 import socket
+import threading
 import time
 from collections.abc import Callable
 
@@ -52,23 +53,62 @@ def test_it_ends_behind_a_control_record(kafka: KafkaSettings, make_topic: MakeT
 
 
 @broker_needed
-def test_aborted_and_open_transactions_are_not_read(
-    kafka: KafkaSettings, make_topic: MakeTopic, unique: str
-) -> None:
+def test_aborted_records_are_not_read(kafka: KafkaSettings, make_topic: MakeTopic, unique: str) -> None:
     topic = make_topic()
-    producer, other = _transactional(kafka, unique), _transactional(kafka, unique + "-other")
+    producer = _transactional(kafka, unique)
     _commit(producer, topic, "kept")
     producer.begin_transaction()
     producer.produce(topic, "aborted")
     producer.flush(15)
     producer.abort_transaction(15)
     assert _values(list(read_all(kafka, topic))) == [b"kept"]
-    other.begin_transaction()
-    other.produce(topic, "open")
-    other.flush(15)
-    assert _values(list(read_all(kafka, topic))) == [b"kept"]
-    other.commit_transaction(15)
-    assert _values(list(read_all(kafka, topic))) == [b"kept", b"open"]
+
+
+@broker_needed
+@pytest.mark.parametrize("commits", [True, False])
+def test_it_waits_for_an_open_transaction(
+    kafka: KafkaSettings, make_topic: MakeTopic, unique: str, commits: bool
+) -> None:
+    topic = make_topic(partitions=2)
+    producer = _transactional(kafka, unique)
+    _commit(producer, topic, "kept")
+    producer.begin_transaction()
+    producer.produce(topic, "open", partition=0)
+    producer.flush(15)
+    end = threading.Timer(1, producer.commit_transaction if commits else producer.abort_transaction)
+    end.start()
+    assert _values(list(read_all(kafka, topic))) == [b"kept", b"open"][: 1 + commits]
+    end.join()
+
+
+@broker_needed
+def test_a_transaction_that_stays_open_is_a_problem(
+    kafka: KafkaSettings, make_topic: MakeTopic, unique: str
+) -> None:
+    topic = make_topic()
+    producer = _transactional(kafka, unique)
+    producer.begin_transaction()
+    producer.produce(topic, "open")
+    producer.flush(15)
+    with pytest.raises(
+        Problem, match=f"{topic}: a transaction has been open since offset 0 for 1 s; end the"
+    ):
+        list(read_all(kafka, topic, stable_s=1))
+    producer.abort_transaction(15)
+
+
+@broker_needed
+def test_what_was_committed_a_moment_ago_is_read(
+    kafka: KafkaSettings, make_topic: MakeTopic, unique: str
+) -> None:
+    topic = make_topic(partitions=8)
+    producer = _transactional(kafka, unique)
+    for number in range(1, 6):
+        producer.begin_transaction()
+        for partition in range(8):
+            producer.produce(topic, str(number), partition=partition)
+        producer.commit_transaction(15)
+        assert len(list(read_all(kafka, topic))) == 8 * number
 
 
 @broker_needed

@@ -3,7 +3,16 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from schemas.errors import Problem, Unreachable
 from topics.connection import KafkaSettings
@@ -15,19 +24,20 @@ _POLL_S = 0.05
 _SEEK_BEYOND = 20_000
 
 
-def read_all(kafka: KafkaSettings, topic: str, *, timeout_s: float | None = None) -> Iterator[Message]:
-    """Every committed message of all partitions, from the beginning to the end as it stood at the call.
+def read_all(
+    kafka: KafkaSettings, topic: str, *, timeout_s: float = 0, stable_s: float = 40
+) -> Iterator[Message]:
+    """Every committed message of all partitions, from the beginning to the high watermark at the call.
 
-    In order within a partition, partitions mixed. Memory is bounded. Raises :class:`Problem` when there is no
-    such topic, :class:`Unreachable` when the broker is silent for ``timeout_s``
-    (by default ``kafka.timeout_s``).
+    In order within a partition, partitions mixed, in bounded memory. Waits for transactions that are open,
+    and for those committed just now: a producer is told so before ``read_committed`` shows it. Raises
+    :class:`Problem` when there is no such topic or a transaction stays open for ``stable_s``, and
+    :class:`Unreachable` when the broker is silent for ``timeout_s`` (0: for ``kafka.timeout_s``).
     """
+    ends = _offsets(kafka, topic, OffsetSpec.latest())
+    begin = [TopicPartition(topic, partition, OFFSET_BEGINNING) for partition, end in ends.items() if end]
     with _consumer(kafka) as consumer:
-        ends = {partition: end for partition, (_, end) in _watermarks(consumer, kafka, topic).items()}
-        begin = [
-            TopicPartition(topic, partition, OFFSET_BEGINNING) for partition, end in ends.items() if end > 0
-        ]
-        yield from _read(consumer, kafka, begin, ends, timeout_s or kafka.timeout_s)
+        yield from _Reading(consumer, kafka, timeout_s or kafka.timeout_s, stable_s).messages(begin, ends)
 
 
 def read_compacted(kafka: KafkaSettings, topic: str) -> dict[bytes, bytes]:
@@ -46,15 +56,16 @@ def read_records(
     kafka: KafkaSettings, topic: str, partition: int, offsets: Iterable[int]
 ) -> dict[int, Message]:
     """The messages at ``offsets`` of one partition; offsets that hold none (any more) are left out."""
-    wanted = sorted(set(offsets))
+    low = beginnings(kafka, topic)
+    end = _offsets(kafka, topic, OffsetSpec.latest())
+    wanted = sorted({at for at in offsets if low.get(partition, 0) <= at < end.get(partition, 0)})
     found: dict[int, Message] = {}
     with _consumer(kafka) as consumer:
-        low, end = _watermarks(consumer, kafka, topic).get(partition, (0, 0))
-        wanted = [offset for offset in wanted if low <= offset < end]
+        reading = _Reading(consumer, kafka, kafka.timeout_s, kafka.timeout_s)
         for stretch in _stretches(wanted):
             begin = [TopicPartition(topic, partition, stretch[0])]
             wants = set(stretch)
-            for message in _read(consumer, kafka, begin, {partition: stretch[-1] + 1}, kafka.timeout_s):
+            for message in reading.messages(begin, {partition: stretch[-1] + 1}):
                 if message.offset() in wants:
                     found[message.offset()] = message
     return found
@@ -62,8 +73,7 @@ def read_records(
 
 def beginnings(kafka: KafkaSettings, topic: str) -> dict[int, int]:
     """The first offset that each partition still holds; above 0 once retention has deleted something."""
-    with _consumer(kafka) as consumer:
-        return {partition: low for partition, (low, _) in _watermarks(consumer, kafka, topic).items()}
+    return _offsets(kafka, topic, OffsetSpec.earliest())
 
 
 def _stretches(offsets: list[int]) -> Iterator[list[int]]:
@@ -95,53 +105,65 @@ def _consumer(kafka: KafkaSettings) -> Iterator[Consumer]:
         consumer.close()
 
 
-def _watermarks(consumer: Consumer, kafka: KafkaSettings, topic: str) -> dict[int, tuple[int, int]]:
+def _offsets(kafka: KafkaSettings, topic: str, which: OffsetSpec) -> dict[int, int]:
+    """By partition, an offset as uncommitted reading shows it: open transactions hide nothing."""
+    admin = AdminClient(kafka.confluent())
     try:
-        metadata = consumer.list_topics(topic, timeout=kafka.timeout_s).topics[topic]
+        metadata = admin.list_topics(topic, timeout=kafka.timeout_s).topics[topic]
         _check(metadata.error, kafka, topic)
-        return {
-            partition: consumer.get_watermark_offsets(
-                TopicPartition(topic, partition), timeout=kafka.timeout_s, cached=False
-            )
-            for partition in metadata.partitions
-        }
+        asked = admin.list_offsets(
+            {TopicPartition(topic, partition): which for partition in metadata.partitions},
+            isolation_level=IsolationLevel.READ_UNCOMMITTED,
+            request_timeout=kafka.timeout_s,
+        )
+        return {part.partition: answer.result(kafka.timeout_s).offset for part, answer in asked.items()}
     except KafkaException as error:
         raise _problem(error.args[0], kafka, topic) from None
 
 
-def _read(
-    consumer: Consumer,
-    kafka: KafkaSettings,
-    begin: list[TopicPartition],
-    ends: dict[int, int],
-    timeout_s: float,
-) -> Iterator[Message]:
-    """Yield until each partition of ``begin`` has reached its end.
+class _Reading:
+    """Reads with a consumer that tells the ends of partitions."""
 
-    The last message of a transactional topic is followed by a control record, so a partition is done when
-    librdkafka reports its end, or when a message at or beyond the end arrives because writers went on.
-    """
-    consumer.assign(begin)
-    consumer.resume(begin)  # librdkafka keeps a partition paused through a new assignment
-    left = {part.partition: part for part in begin}
-    silent_s = 0.0
-    while left:
-        chunk = consumer.consume(_CHUNK, timeout=_POLL_S)
-        silent_s = 0.0 if chunk else silent_s + _POLL_S
-        if silent_s > timeout_s:
-            what = f"no answer for {timeout_s:g} s while reading {begin[0].topic}"
-            raise Unreachable(what, where=kafka.bootstrap_servers)
-        for message in chunk:
-            partition, error = message.partition(), message.error()
-            if error is None:
-                if message.offset() < ends[partition]:
-                    yield message
-                if message.offset() < ends[partition] - 1:
-                    continue
-            elif error.code() != KafkaError._PARTITION_EOF:
-                _check(error, kafka, begin[0].topic)
-            if partition in left:
-                consumer.pause([left.pop(partition)])
+    def __init__(self, consumer: Consumer, kafka: KafkaSettings, timeout_s: float, stable_s: float) -> None:
+        self._consumer, self._kafka = consumer, kafka
+        self._timeout_s, self._stable_s = timeout_s, stable_s
+
+    def messages(self, begin: list[TopicPartition], ends: dict[int, int]) -> Iterator[Message]:
+        """Yield until each partition of ``begin`` has reached its end.
+
+        What stands before the end may be a control record, so a partition is done when librdkafka reports to
+        have come as far, or when it gives a message from there because writers went on.
+        """
+        self._consumer.assign(begin)
+        self._consumer.resume(begin)  # librdkafka keeps a partition paused through a new assignment
+        left = {part.partition: part for part in begin}
+        stopped: dict[int, int] = {}  # where a partition seems to end, though it does not
+        silent_s = 0.0
+        while left:
+            chunk = self._consumer.consume(_CHUNK, timeout=_POLL_S)
+            silent_s = 0.0 if chunk else silent_s + _POLL_S
+            self._check_patience(silent_s, begin[0].topic, [stopped.get(partition) for partition in left])
+            for message in chunk:
+                partition, error = message.partition(), message.error()
+                if error is None:
+                    reached = message.offset() + 1
+                    if reached <= ends[partition]:
+                        yield message
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    reached = stopped[partition] = message.offset()
+                else:
+                    raise _problem(error, self._kafka, begin[0].topic)
+                if reached >= ends[partition] and partition in left:
+                    self._consumer.pause([left.pop(partition)])
+
+    def _check_patience(self, silent_s: float, topic: str, stopped: list[int | None]) -> None:
+        """Raise when nothing has come for too long; longer where the broker answers that it is the end."""
+        if silent_s > self._timeout_s and None in stopped:
+            what = f"no answer for {self._timeout_s:g} s while reading {topic}"
+            raise Unreachable(what, where=self._kafka.bootstrap_servers)
+        if silent_s > self._stable_s:
+            what = f"a transaction has been open since offset {stopped[0]} for {self._stable_s:g} s"
+            raise Problem(what, where=topic, remedy="end the producer that holds it, then try again")
 
 
 def _check(error: KafkaError | None, kafka: KafkaSettings, topic: str) -> None:
