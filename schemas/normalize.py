@@ -280,7 +280,7 @@ def _currency(text: str) -> str | Fault | None:
 
 def _code(codes: Mapping[str, str]) -> Callable[[str], str | Fault | None]:
     known = {spelling.strip().upper(): code for spelling, code in codes.items()}
-    fault = Fault(f"must be one of {', '.join(dict.fromkeys(codes.values()))}")
+    fault = Fault(f"must be one of {', '.join(codes)}")
 
     def read(text: str) -> str | Fault | None:
         spelling = text.strip().upper()

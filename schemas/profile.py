@@ -132,7 +132,7 @@ class Profile(BaseModel):
         for name in [given] if isinstance(given, str) else given.values():
             try:
                 ZoneInfo(name)
-            except (OSError, ValueError):
+            except (KeyError, OSError, ValueError):
                 raise ValueError(f"no such time zone: {name}") from None
         return given
 
