@@ -172,7 +172,9 @@ async def test_connections_are_kept_and_bounded(sandbox: Running) -> None:
 
 @asynccontextmanager
 async def api(*, status: int = 200, body: bytes = b"{}", **headers: str) -> AsyncIterator[str]:
-    async def answer(_: web.Request) -> web.Response:
+    async def answer(request: web.Request) -> web.Response:
+        if request.path == "/elsewhere":
+            return web.json_response({"accepted": 1, "duplicates": 0})
         return web.Response(status=status, body=body, headers=headers)
 
     app = web.Application(client_max_size=1 << 24)
