@@ -1,6 +1,6 @@
 """The three hashes that identity rests on; all SHA-256, all lower-case hexadecimal outside this module."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 
 import orjson
@@ -18,6 +18,14 @@ def canonical_json(record: Canonical) -> bytes:
     # A copy at its own size: orjson's result keeps the kilobyte that it was written in, and a window of those
     # costs more in page faults than all else that is done to a record.
     return bytes(memoryview(orjson.dumps(record, option=orjson.OPT_SORT_KEYS)))
+
+
+def canonical_json_all(records: Sequence[Canonical]) -> list[bytes]:
+    """:func:`canonical_json` of each, in half the time: written as one array and cut between the objects."""
+    objects = orjson.dumps(records, option=orjson.OPT_SORT_KEYS)[2:-2].split(b"},{")
+    if len(objects) != len(records):  # there are none, or a text holds what we cut at
+        return [canonical_json(record) for record in records]
+    return [b"{%b}" % text for text in objects]
 
 
 def placement_hash(canonical: bytes) -> str:

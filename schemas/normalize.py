@@ -28,7 +28,8 @@ from schemas.currency import EXPONENTS
 from schemas.profile import DIRECTIVES, Profile
 from schemas.records import MONEY, Kind
 
-_REMEMBERED: Final = 1 << 16  #: values in a table, at the most
+#: Values in a table, at the most: of times and of the profile's currency, of other currencies, of all else.
+_MANY, _FEW, _REMEMBERED = 1 << 16, 1 << 11, 1 << 14
 _REMEMBERED_DAYS: Final = 128  #: each is up to 1440 texts
 _LONGEST_REMEMBERED: Final = 160  #: characters
 
@@ -54,14 +55,14 @@ class Fault:
 class Table(dict[str, Any]):
     """Text → value: ``read`` makes a value once; bounded, so that unique texts cost time but not memory."""
 
-    def __init__(self, read: Callable[[str], Any]) -> None:
+    def __init__(self, read: Callable[[str], Any], limit: int = _REMEMBERED) -> None:
         super().__init__()
-        self._read = read
+        self._read, self._limit = read, limit
 
     def __missing__(self, text: str) -> Any:
         value = self._read(text)
         if len(text) <= _LONGEST_REMEMBERED:
-            if len(self) >= _REMEMBERED:
+            if len(self) >= self._limit:
                 self.clear()
             self[text] = value
         return value
@@ -100,7 +101,10 @@ class Normalizer:
         self._zone = ZoneInfo(profile.time_zone)
         self._zones = {station: ZoneInfo(name) for station, name in profile.stations.items()}
         self._clocks = _Clocks()
-        self._money = {code: Table(partial(self._amount, code)) for code in EXPONENTS}
+        own = profile.currency
+        self._money = {
+            code: Table(partial(self._amount, code), _MANY if code == own else _FEW) for code in EXPONENTS
+        }
         self._instants = {
             zone: Table(partial(self._instant, zone)) for zone in {self._zone, *self._zones.values()}
         }
@@ -121,7 +125,7 @@ class Normalizer:
         codes = self._profile.codes
         clearances = {name: kind for kind, names in codes.clearance.items() for name in (kind, *names)}
         clearances |= {kind: kind for kind in ("scheduled", "cleared", "preempted", "missed")}
-        time, number, repeated = Table(_time), Table(_number), Table(_upper)
+        time, number, repeated = Table(_time, _MANY), Table(_number), Table(_upper)
         return {
             "station": repeated.__getitem__,
             "broadcast_date": self._date.__getitem__,

@@ -3,14 +3,14 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import repeat
-from traceback import format_exc
+from traceback import format_exception
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from schemas import normalize
 from schemas.descriptor import Descriptor
-from schemas.hashes import Canonical, canonical_json, placement_hash
+from schemas.hashes import Canonical, canonical_json_all, placement_hash
 from schemas.letter import Reason
 from schemas.normalize import Fault
 from schemas.records import COLUMNS, JUDGES, OPTIONAL, RULES, Invalid, Kind, Valid, column, conflicts
@@ -45,20 +45,15 @@ class Judge:
     def judge(self, values: Sequence[bytes]) -> list[Verdict]:
         """One verdict for each raw record (its bytes, line terminator included), in order.
 
-        A record that makes the code raise is rejected alone, with the traceback.
+        A record that makes the code raise is rejected alone, with the traceback: halving finds it.
         """
         try:
             return self._judge(values)
-        except Exception:  # noqa: BLE001 - whatever a record does to the code is this record's rejection
-            return [self._alone(value) for value in values]
-
-    def _alone(self, value: bytes) -> Verdict:
-        try:
-            return self._judge([value])[0]
-        except Exception as error:  # noqa: BLE001
-            rule = f"must not fail: {type(error).__name__}: {error}"
-            reason = Reason(field="", value=shown(value.decode("utf-8", "backslashreplace")), rule=rule)
-            return Invalid([reason], "", format_exc())
+        except Exception as error:  # noqa: BLE001 - whatever a record does to the code is its own rejection
+            if len(values) == 1:
+                return [_crashed(values[0], error)]
+        middle = len(values) // 2
+        return self.judge(values[:middle]) + self.judge(values[middle:])
 
     def _judge(self, values: Sequence[bytes]) -> list[Verdict]:
         verdicts: list[Any] = [None] * len(values)
@@ -138,8 +133,14 @@ def _records(fields: dict[str, list[Any]]) -> list[Canonical]:
 
 
 def _accepted(kind: Kind, records: list[Canonical]) -> list[Verdict]:
-    canonical = list(map(canonical_json, records))
+    canonical = canonical_json_all(records)
     return list(map(Valid, repeat(kind), records, canonical, map(placement_hash, canonical)))
+
+
+def _crashed(value: bytes, error: Exception) -> Invalid:
+    rule = f"must not fail: {type(error).__name__}: {error}"
+    reason = Reason(field="", value=shown(value.decode("utf-8", "backslashreplace")), rule=rule)
+    return Invalid([reason], "", "".join(format_exception(error)))
 
 
 def _rejected(plan: _Plan, row: Row, faults: dict[str, str]) -> Invalid:

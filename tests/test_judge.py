@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from schemas.errors import UsageError
-from schemas.hashes import canonical_json, placement_hash
+from schemas.hashes import canonical_json, canonical_json_all, placement_hash
 from schemas.records import MODELS, Invalid, Valid
 from streams import judge as judge_module
 from streams.judge import Judge
@@ -140,6 +140,11 @@ def test_a_heading_row_with_a_trailing_delimiter_takes_rows_with_and_without() -
     assert with_ == without == judged(SPOT)
 
 
+@given(st.lists(st.sampled_from(["},{", "}", '"', "Acme"]).map(lambda text: {"b": text, "a": 1}), max_size=6))
+def test_canonical_forms_are_the_same_one_by_one_and_all_at_once(found) -> None:
+    assert canonical_json_all(found) == [canonical_json(record) for record in found]
+
+
 @pytest.mark.parametrize(
     ("text", "rule"), [("", "is required"), ("SPOTS", "must be one of SPOT, AVAIL, BILL, MG")]
 )
@@ -200,14 +205,14 @@ def test_a_kind_whose_columns_the_file_lacks_is_rejected_record_by_record() -> N
 
 
 def test_a_record_that_crashes_the_code_is_rejected_alone_with_its_traceback(monkeypatch) -> None:
-    real = judge_module.canonical_json
+    real = judge_module.canonical_json_all
 
-    def brittle(record):
-        if record.get("spot_id") == "SP-BOOM":
+    def brittle(found):
+        if any(record.get("spot_id") == "SP-BOOM" for record in found):
             raise RuntimeError("boom")
-        return real(record)
+        return real(found)
 
-    monkeypatch.setattr(judge_module, "canonical_json", brittle)
+    monkeypatch.setattr(judge_module, "canonical_json_all", brittle)
     good, bad, other = JUDGE.judge([line(SPOT), line(SPOT | {"spot_id": "SP-BOOM"}), b"SPOT\n"])
     assert isinstance(good, Valid)
     assert isinstance(bad, Invalid)
