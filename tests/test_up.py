@@ -140,3 +140,12 @@ def test_ends_while_it_starts_on_ctrl_c(tmp_path: Path) -> None:
         assert process.wait(30) == 0
         assert left_after(processes, 15) == []
         assert process.stderr.read() == b""
+
+
+def test_refuses_a_path_that_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    command = [*_SPOTSTREAM, "up", "--data-dir", str(tmp_path / "file")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"spotstream: {tmp_path}/file/registry: is no folder to keep data in: ")
+    assert done.stderr.count("\n") == 1

@@ -1,7 +1,8 @@
 """The archives of the embedded services: downloaded once with jgo, checked against locked checksums, kept.
 
-A lock file ``NAME.lock`` lists every file as ``sha256sum`` does, below a comment with the Maven coordinates
-that it was made from. ``python -m streams.lab.jars COORDINATES`` prints a new one.
+A lock file ``NAME.lock`` lists every file as ``sha256sum`` does, by its path in a Maven repository, below a
+comment with the Maven coordinates that jgo resolved it from. ``python -m streams.lab.jars COORDINATES`` prints
+a new one. Installing from it resolves nothing again, so what is published later changes nothing here.
 """
 
 import fcntl
@@ -12,23 +13,27 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import NamedTuple
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, NamedTuple
 
 from schemas.errors import Problem, Unreachable, UsageError
 
+if TYPE_CHECKING:
+    from jgo.maven import Artifact, MavenContext
 
-class Lock(NamedTuple):
-    """What a lock file says: ``sha256`` by file name, jars in class path order."""
 
-    coordinates: str
-    sha256: dict[str, str]
+class Locked(NamedTuple):
+    """A locked file: its SHA-256 in hexadecimal, and its ``path`` in a Maven repository."""
 
-    @classmethod
-    def read(cls, path: Path) -> "Lock":
-        first, *lines = path.read_text(encoding="ascii").splitlines()
-        digests = (line.split("  ", 1) for line in lines)
-        return cls(first.removeprefix("# "), {name: digest for digest, name in digests})
+    sha256: str
+    path: PurePosixPath
+
+
+def read_lock(path: Path) -> list[Locked]:
+    """What a lock file lists, jars in class path order."""
+    lines = path.read_text(encoding="ascii").splitlines()
+    pairs = (line.split("  ", 1) for line in lines if not line.startswith("#"))
+    return [Locked(sha256, PurePosixPath(name)) for sha256, name in pairs]
 
 
 def cache_dir() -> Path:
@@ -41,14 +46,15 @@ def class_path(lock_file: Path, cache: Path) -> str:
 
     Raises :class:`Problem` when a jar is not what is locked, :class:`Unreachable` when it cannot be had.
     """
-    lock = Lock.read(lock_file)
+    locked = read_lock(lock_file)
     folder = cache / lock_file.stem
     with _alone(folder):
-        if not all((folder / name).exists() for name in lock.sha256):
-            _download(lock, folder)
-        for name, digest in lock.sha256.items():
-            _check(folder / name, digest)
-    return os.pathsep.join(str(folder / name) for name in lock.sha256)
+        missing = [jar for jar in locked if not (folder / jar.path.name).exists()]
+        if missing:
+            _download(missing, folder)
+        for jar in locked:
+            _check(folder / jar.path.name, jar.sha256)
+    return os.pathsep.join(str(folder / jar.path.name) for jar in locked)
 
 
 def unpacked(lock_file: Path, cache: Path) -> Path:
@@ -56,70 +62,78 @@ def unpacked(lock_file: Path, cache: Path) -> Path:
 
     Raises like :func:`class_path`.
     """
-    lock = Lock.read(lock_file)
-    ((name, digest),) = lock.sha256.items()
+    (archive,) = read_lock(lock_file)
     folder = cache / lock_file.stem
-    contents = folder / digest[:16]
+    contents = folder / archive.sha256[:16]
     with _alone(folder):
         if not contents.exists():
-            _download(lock, folder)
+            _download([archive], folder)
             scratch = folder / "unpacking"
-            shutil.rmtree(scratch, ignore_errors=True)
-            shutil.unpack_archive(folder / name, scratch, filter="data")
+            shutil.rmtree(scratch, ignore_errors=True)  # of a start that was killed
+            shutil.unpack_archive(folder / archive.path.name, scratch, filter="data")
             scratch.rename(contents)
-            (folder / name).unlink()
+            (folder / archive.path.name).unlink()
     return contents
 
 
-def _download(lock: Lock, folder: Path) -> None:
-    print(f"downloading {lock.coordinates} (once)", file=sys.stderr)
+def _download(files: list[Locked], folder: Path) -> None:
+    """Put ``files`` into ``folder``, each of them only once it is whole and what is locked."""
+    print(f"downloading {len(files)} files to {folder} (once)", file=sys.stderr)
     scratch = folder / "download"
     shutil.rmtree(scratch, ignore_errors=True)  # of a download that was killed
-    found = {file.name: file for file in _resolve(lock.coordinates, scratch)}
-    for name, digest in lock.sha256.items():
-        if name not in found:
-            raise Problem("is locked, but not what was downloaded", where=name, remedy="renew the lock file")
-        _check(found[name], digest)
-        found[name].replace(folder / name)
+    maven = _maven(scratch)
+    for file in files:
+        download = _fetch(maven, file.path)
+        _check(download, file.sha256)
+        download.replace(folder / file.path.name)
     shutil.rmtree(scratch)
 
 
-def _resolve(coordinates: str, scratch: Path) -> list[Path]:
-    """Download what ``coordinates`` name into ``scratch``: a jar with all it depends on, or one archive."""
+def _maven(repository: Path) -> "MavenContext":
     try:
         from jgo.config import GlobalSettings  # noqa: PLC0415 - an extra, and only needed to download
         from jgo.constants import MAVEN_CENTRAL_URL  # noqa: PLC0415
-        from jgo.env import EnvironmentBuilder, LinkStrategy  # noqa: PLC0415
         from jgo.maven import MavenContext  # noqa: PLC0415
     except ImportError:
         raise UsageError(
-            "the embedded services need jgo to be downloaded", remedy="pip install 'spotstream[embedded]'"
+            "the embedded services are downloaded with jgo, which is missing",
+            remedy="pip install 'spotstream[embedded]'",
         ) from None
     repositories = {"central": MAVEN_CENTRAL_URL, **GlobalSettings.load().repositories}
-    maven = MavenContext(repo_cache=scratch / "repository", remote_repos=repositories)
+    return MavenContext(repo_cache=repository, remote_repos=repositories)
+
+
+def _fetch(maven: "MavenContext", path: PurePosixPath) -> Path:
+    *group, artifact, version, name = path.parts
+    classifier, _, packaging = name.removeprefix(f"{artifact}-{version}").removeprefix("-").partition(".")
+    component = maven.project(".".join(group), artifact).at_version(version)
+    return _resolved(component.artifact(classifier, packaging))
+
+
+def _resolved(artifact: "Artifact") -> Path:
     try:
-        if ":tar.gz:" in coordinates:
-            group, artifact, packaging, classifier, version = coordinates.split(":")
-            return [
-                maven.project(group, artifact).at_version(version).artifact(classifier, packaging).resolve()
-            ]
-        builder = EnvironmentBuilder(maven, cache_dir=scratch, link_strategy=LinkStrategy.AUTO)
-        return sorted(builder.from_endpoint(coordinates).all_jars, key=lambda jar: jar.name)
+        return Path(artifact.resolve())
     except (OSError, RuntimeError) as error:  # requests' errors are OSErrors
         raise Unreachable(
-            f"could not be downloaded: {error}", where=coordinates, remedy="check the network and try again"
+            f"could not be downloaded: {error}",
+            where=artifact.filename,
+            remedy="check the network and try again",
         ) from error
 
 
-def _check(file: Path, digest: str) -> None:
-    with file.open("rb") as content:
-        actual = hashlib.file_digest(content, "sha256").hexdigest()
-    if actual != digest:
+def _check(file: Path, sha256: str) -> None:
+    actual = _sha256(file)
+    if actual != sha256:
         raise Problem(
-            f"SHA-256 is {actual}, the locked one is {digest}",
+            f"SHA-256 is {actual}, the locked one is {sha256}",
             where=str(file),
             remedy="delete the file and try again",
         )
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 @contextmanager
@@ -131,10 +145,28 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _print_lock(coordinates: str) -> None:
-    print(f"# {coordinates}")
-    with tempfile.TemporaryDirectory() as scratch:
-        for file in _resolve(coordinates, Path(scratch)):
-            print(f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}")
+    """Resolve ``GROUP:ARTIFACT:VERSION`` (several joined by ``+``) with all that they need at run time.
+
+    With ``:PACKAGING:CLASSIFIER`` behind it, it is that one file.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        repository = Path(folder)
+        print(f"# {coordinates}")
+        for artifact in sorted(_artifacts(_maven(repository), coordinates), key=lambda one: one.filename):
+            file = _resolved(artifact)
+            print(f"{_sha256(file)}  {file.relative_to(repository).as_posix()}")
+
+
+def _artifacts(maven: "MavenContext", coordinates: str) -> "list[Artifact]":
+    one, *more = coordinates.split("+")
+    group, name, version, *kind = one.split(":")
+    if kind:
+        packaging, classifier = kind
+        return [maven.project(group, name).at_version(version).artifact(classifier, packaging)]
+    dependencies = [maven.create_dependency(coordinate) for coordinate in (one, *more)]
+    inputs, transitive = maven.resolver.resolve(dependencies)
+    needed = [dependency for dependency in transitive if dependency.scope in ("compile", "runtime")]
+    return [dependency.artifact for dependency in (*inputs, *needed)]
 
 
 if __name__ == "__main__":

@@ -104,17 +104,20 @@ class Embedded(ABC):
     def launch(self) -> None:
         """Start the process, and the first time download it.
 
-        Raises :class:`UsageError` when another process uses the folder.
+        Raises :class:`UsageError` when its folder cannot be used, or another process uses it.
         """
-        self._dir.mkdir(parents=True, exist_ok=True)
-        with (self._dir / "lock").open("w") as lock:
+        where = str(self._dir)
+        try:
+            self._dir.mkdir(parents=True, exist_ok=True)
+            lock = (self._dir / "lock").open("w")
+        except OSError as error:
+            raise UsageError(f"is no folder to keep data in: {error.strerror}", where=where) from None
+        with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise UsageError(
-                    "is in use by another process",
-                    where=str(self._dir),
-                    remedy="end it or choose another folder",
+                    "is in use by another process", where=where, remedy="end it or choose another folder"
                 ) from None
             self._service = self._spawn(lock.fileno())
 
