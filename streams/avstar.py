@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from io import BytesIO
 
 import aiohttp
 from yarl import URL
@@ -61,7 +62,7 @@ class Avstar:
         started = time.monotonic()
         try:
             async with self._session.post(
-                self._url, data=body, headers=sent | secret, allow_redirects=False
+                self._url, data=BytesIO(body), headers=sent | secret, allow_redirects=False
             ) as response:
                 answer = await _read(response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:

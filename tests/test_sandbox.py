@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import gzip
+import io
 import json
 import os
 import random
@@ -54,7 +55,7 @@ class Client:
         records: Any,
         key: str = "k1",
         *,
-        body: bytes | aiohttp.MultipartWriter | None = None,
+        body: bytes | io.BytesIO | aiohttp.MultipartWriter | None = None,
         **headers: str,
     ) -> "Got":
         data = json.dumps({"batch_id": f"b-{key}", "records": records}).encode() if body is None else body
@@ -225,7 +226,9 @@ async def test_a_gzip_bomb_is_refused_before_it_is_in_memory() -> None:
     async with sandbox(max_bytes=1 << 20) as client:
         tracemalloc.start()
         try:
-            got = await client.ingest(None, body=bomb, Content_Encoding="gzip")
+            got = await client.ingest(
+                None, body=io.BytesIO(bomb), Content_Type="application/json", Content_Encoding="gzip"
+            )
             assert (got.status, got.json["code"]) == (413, "too_large")
             assert tracemalloc.get_traced_memory()[1] < 6 << 20
         finally:
@@ -602,7 +605,7 @@ def child(tmp_path: Path) -> Iterator[Any]:
     for process in started:
         if process.poll() is None:
             process.kill()
-        process.wait()
+        process.communicate()
 
 
 async def test_every_answered_booking_survives_a_sigkill(child: Any) -> None:

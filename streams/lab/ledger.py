@@ -75,7 +75,11 @@ class Ledger:
         self._records = 0
         self._hashes: set[bytes] = set()
         self._results: dict[str, tuple[int, int]] = {}  # key → position and length of its meta
-        self._replay()
+        try:
+            self._replay()
+        except Problem:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Give the file back; the ledger is of no use afterwards."""

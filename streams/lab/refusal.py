@@ -36,6 +36,8 @@ async def refusals(
     """Every error has the same form, aiohttp's own (404, 405) too."""
     try:
         return await handler(request)
+    except ConnectionResetError:
+        return web.Response()  # the client hung up; nobody gets this
     except Refusal as refusal:
         return refusal.response()
     except web.HTTPException as error:
