@@ -18,6 +18,9 @@ from streams.rows import Row, Rows, shown
 
 Verdict = Valid | Invalid
 
+#: Records judged together: enough to share the cost of a call, few enough to stay in a core's cache.
+_AT_ONCE = 500
+
 
 class _Plan(NamedTuple):
     """Where a kind's columns are in a file: column → its cell in a row."""
@@ -45,15 +48,22 @@ class Judge:
     def judge(self, values: Sequence[bytes]) -> list[Verdict]:
         """One verdict for each raw record (its bytes, line terminator included), in order.
 
-        A record that makes the code raise is rejected alone, with the traceback: halving finds it.
+        A record that makes the code raise is rejected alone, with the traceback.
         """
+        verdicts: list[Verdict] = []
+        for start in range(0, len(values), _AT_ONCE):
+            verdicts += self._survive(values[start : start + _AT_ONCE])
+        return verdicts
+
+    def _survive(self, values: Sequence[bytes]) -> list[Verdict]:
+        """Judge, and halve what raises until the record is alone that does."""
         try:
             return self._judge(values)
         except Exception as error:  # noqa: BLE001 - whatever a record does to the code is its own rejection
             if len(values) == 1:
                 return [_crashed(values[0], error)]
         middle = len(values) // 2
-        return self.judge(values[:middle]) + self.judge(values[middle:])
+        return self._survive(values[:middle]) + self._survive(values[middle:])
 
     def _judge(self, values: Sequence[bytes]) -> list[Verdict]:
         verdicts: list[Any] = [None] * len(values)
@@ -81,7 +91,7 @@ class Judge:
 
     def _of_kind(self, plan: _Plan, rows: list[Row]) -> list[Verdict]:
         cells = {name: [row[place] for row in rows] for name, place in plan.places.items()}
-        fields = self._normalizer.columns(plan.kind, cells) if cells else {}
+        fields = self._normalizer.columns(plan.kind, cells)
         faults = _faults(plan.kind, fields, len(rows))
         records = _records(fields)
         for index, found in faults.items():
@@ -138,7 +148,7 @@ def _accepted(kind: Kind, records: list[Canonical]) -> list[Verdict]:
 
 
 def _crashed(value: bytes, error: Exception) -> Invalid:
-    rule = f"must not fail: {type(error).__name__}: {error}"
+    rule = f"must not fail: {type(error).__name__}: {shown(str(error))}"
     reason = Reason(field="", value=shown(value.decode("utf-8", "backslashreplace")), rule=rule)
     return Invalid([reason], "", "".join(format_exception(error)))
 
