@@ -8,7 +8,7 @@ transaction carries the group generation, so the broker itself refuses one that 
 
 import asyncio
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
@@ -28,6 +28,10 @@ def group_metadata(group: str, generation: int, member: str) -> bytes:
     generation as little-endian int32, group id and member id NUL-terminated, then 1 for "no instance id".
     """
     return b"CGMDv2:" + struct.pack("<i", generation) + f"{group}\0{member}\0".encode() + b"\1"
+
+
+#: How much longer than the broker's transaction timeout a commit may take before the process gives up on it.
+_GRACE_S = 5.0
 
 
 class Chunk(NamedTuple):
@@ -69,11 +73,14 @@ class Owned:
         """Commit what ``produce`` sends and the new ``position`` in one transaction, or neither.
 
         ``note`` (the offset's metadata) is what the next owner finds beside the position. Raises
-        :class:`OwnershipLostError` when another owner or generation has taken over.
+        :class:`OwnershipLostError` when another owner or generation has taken over, ``TimeoutError``,
+        ``KafkaException``.
         """
         offset = Offset(self.partition.topic, self.partition.partition, position, metadata=note)
         try:
-            await self._owner.blocking(self._producer.commit, produce, [offset], self._group)
+            # librdkafka's calls can outlast their timeouts (docs/decisions.md); by then the broker has aborted.
+            async with asyncio.timeout(self._owner.transaction_timeout_s + _GRACE_S):
+                await self._owner.blocking(self._producer.commit, produce, [offset], self._group)
         except (OwnershipLostError, AbandonedError):
             self._owner.report_lost(self)
             raise OwnershipLostError(f"{self.partition.topic}-{self.partition.partition}") from None
@@ -92,6 +99,11 @@ class Owned:
         """Give up a transaction that may be under way."""
         self.lost = True
         self._producer.abandon()
+
+    def ended(self, task: asyncio.Task[None]) -> None:
+        """To be called when the lane's task is done: an error that it did not handle ends the process."""
+        if not task.cancelled() and (error := task.exception()):
+            self._owner.crash(error)
 
 
 class Flow(Protocol):
@@ -127,7 +139,7 @@ class Ownership:
         self.session_timeout_s = session_timeout_s
         self.epoch = 0
         self._lane = lane
-        self._transaction_timeout_s, self._drain_s = transaction_timeout_s, drain_s
+        self.transaction_timeout_s, self._drain_s = transaction_timeout_s, drain_s
         self._lanes: dict[TopicPartition, tuple[Owned, Lane]] = {}
         self._threads = ThreadPoolExecutor(32, "kafka")
         self._positions = Consumer(
@@ -170,7 +182,7 @@ class Ownership:
 
     def _fence(self, tp: TopicPartition) -> TransactionalProducer:
         producer = TransactionalProducer(
-            self.kafka, self.transactional_id(tp), timeout_s=self._transaction_timeout_s
+            self.kafka, self.transactional_id(tp), timeout_s=self.transaction_timeout_s
         )
         producer.fence()
         return producer
@@ -234,12 +246,19 @@ class Ownership:
         """Note that another owner has ``owned``; ends the process if the group does not confirm it soon."""
         if not owned.lost:
             owned.lost = True
-            watch = asyncio.get_running_loop().create_task(self._await_rebalance(self.epoch, owned))
-            self._watches.add(watch)
-            watch.add_done_callback(self._watches.discard)
+            self._watch(self._await_rebalance(self.epoch, owned))
 
     async def _await_rebalance(self, epoch: int, owned: Owned) -> None:
         await asyncio.sleep(2 * self.session_timeout_s)
         if self.epoch == epoch:
             name = self.transactional_id(owned.partition)
             await self.flow.crash(OwnershipLostError(f"{name} was taken over outside this group"))
+
+    def crash(self, error: BaseException) -> None:
+        """End the process: Kafka delivers again to whoever comes next."""
+        self._watch(self.flow.crash(error))
+
+    def _watch(self, work: Coroutine[Any, Any, None]) -> None:
+        watch = asyncio.get_running_loop().create_task(work)
+        self._watches.add(watch)
+        watch.add_done_callback(self._watches.discard)

@@ -56,7 +56,7 @@ class TransactionalProducer:
                 partitioner="murmur2_random",
                 # While the markers of the last transaction are being written the coordinator answers
                 # CONCURRENT_TRANSACTIONS; the default of 100 ms would be most of a transaction's time.
-                retry_backoff_ms=5,
+                retry_backoff_ms=10,
                 retry_backoff_max_ms=100,
             )
         )

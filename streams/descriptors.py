@@ -1,0 +1,67 @@
+"""The descriptors of files, read from ``avion.files`` as they are asked for."""
+
+import threading
+
+from confluent_kafka import Consumer, KafkaError, TopicPartition
+
+from schemas.descriptor import Descriptor
+from schemas.errors import Unreachable
+from topics.catalogue import FILES
+from topics.connection import KafkaSettings
+
+
+class Descriptors:
+    """Descriptor id → descriptor. Reads on where it stopped when an unknown id is asked for.
+
+    A descriptor is committed in the transaction of its file's first record, so whoever reads that record
+    finds it. Calls block and may come from several threads.
+    """
+
+    def __init__(self, kafka: KafkaSettings) -> None:
+        self._kafka = kafka
+        self._known: dict[bytes, Descriptor] = {}
+        self._lock = threading.Lock()
+        self._consumer = Consumer(
+            kafka.confluent(
+                group_id="spotstream-descriptors",
+                enable_auto_commit=False,
+                enable_partition_eof=True,
+                isolation_level="read_committed",
+                fetch_wait_max_ms=50,
+            )
+        )
+        self._consumer.assign([TopicPartition(FILES.name, 0, 0)])
+
+    def get(self, descriptor: bytes) -> Descriptor | None:
+        """The descriptor of that id; None when the topic has none. Raises :class:`Unreachable`."""
+        with self._lock:
+            if descriptor not in self._known:
+                self._read_on()
+            return self._known.get(descriptor)
+
+    def _read_on(self) -> None:
+        """Read to the end that the broker reports now, not to one that was seen before the question."""
+        (position,) = self._consumer.position([TopicPartition(FILES.name, 0)])
+        self._consumer.assign([TopicPartition(FILES.name, 0, max(position.offset, 0))])
+        while True:
+            message = self._consumer.poll(self._kafka.timeout_s)
+            if message is None:
+                raise Unreachable(f"no answer while reading {FILES.name}", where=self._kafka.bootstrap_servers)
+            error = message.error()
+            if error is None:
+                self._add(message.key() or b"", message.value() or b"")
+            elif error.code() == KafkaError._PARTITION_EOF:
+                return
+            else:
+                raise Unreachable(f"{FILES.name}: {error.str()}", where=self._kafka.bootstrap_servers)
+
+    def _add(self, key: bytes, value: bytes) -> None:
+        try:
+            self._known[key] = Descriptor.load(value)
+        except ValueError:
+            # Not ours; records that point to it are rejected for having no descriptor.
+            self._known.pop(key, None)
+
+    def close(self) -> None:
+        """Leave the broker."""
+        self._consumer.close()

@@ -1,0 +1,132 @@
+"""What a window becomes: validated records, one batch, dead letters. Pure, given the verdicts."""
+
+import traceback
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from confluent_kafka import Producer
+
+from schemas import batch, hashes
+from schemas.batch import Batch, Headers, Source
+from schemas.codec import Codec
+from schemas.descriptor import Descriptor
+from schemas.letter import DeadLetter, Place, Reason, now
+from schemas.rawkey import RawKey
+from schemas.records import Invalid, Kind, Valid
+from topics.catalogue import BATCHES, DLQ, RAW, VALIDATED
+from topics.transaction import send_all
+
+Verdict = Valid | Invalid
+
+QUARANTINED = Invalid([Reason(field="", value="", rule="ended the process that judged it")], "")
+UNDESCRIBED = Invalid([Reason(field="", value="", rule="its file's descriptor is not on avion.files")], "")
+
+
+class Raw(Protocol):
+    """A record of ``avion.raw``, as aiokafka's consumer gives it."""
+
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+
+
+class Outcome(NamedTuple):
+    """What one window becomes; all of it is committed together."""
+
+    validated: dict[str, list[dict[str, bytes]]]  #: topic → messages
+    batch: Batch | None  #: None when every record was rejected
+    headers: Headers
+    letters: list[tuple[str, DeadLetter]]
+    records: int
+    end: int  #: the raw offset to go on from
+
+    def produce(self, producer: Producer, partition: int) -> None:
+        """Queue all of it."""
+        for topic, messages in self.validated.items():
+            send_all(producer, topic, messages)
+        if self.batch:
+            producer.produce(
+                BATCHES.name, self.batch.body, self.batch.key, partition=partition, headers=self.headers
+            )
+        for key, letter in self.letters:
+            producer.produce(DLQ.name, letter.dump(), key, headers=letter.connect_headers(RAW.name))
+
+
+def conclude(
+    window: Sequence[Raw],
+    verdicts: Sequence[Verdict],
+    partition: int,
+    codecs: Mapping[Kind, Codec],
+    descriptors: Mapping[bytes, Descriptor],
+) -> Outcome:
+    """Turn the verdicts on a window into what is written. Pure.
+
+    A record that validates but cannot be encoded is rejected with its traceback.
+    """
+    validated: dict[str, list[dict[str, bytes]]] = defaultdict(list)
+    accepted: list[Valid] = []
+    offsets: list[int] = []
+    letters = []
+    for raw, verdict in zip(window, verdicts, strict=True):
+        if isinstance(verdict, Valid):
+            try:
+                message = codecs[verdict.kind].message(verdict.record, verdict.placement_hash)
+            except Exception:  # noqa: BLE001 - whatever a record does to the encoder, it costs only itself
+                reason = Reason(field="", value="", rule="could be validated but not encoded")
+                failed = Invalid([reason], verdict.kind, traceback.format_exc())
+                letters.append(_letter(raw, failed, "unencodable", partition, descriptors))
+                continue
+            validated[VALIDATED[verdict.kind].name].append(message)
+            accepted.append(verdict)
+            offsets.append(raw.offset)
+        else:
+            letters.append(_letter(raw, verdict, _reason_of(verdict), partition, descriptors))
+    built = batch.build([(valid.placement_hash, valid.canonical) for valid in accepted]) if accepted else None
+    first, last = window[0].offset, window[-1].offset
+    source = Source(partition, first, last, len(window), batch.runs(offsets, first))
+    files = sorted({(raw.key or b"")[:16].hex() for raw in window})
+    kinds = sorted({valid.kind for valid in accepted})
+    headers = built.headers(source, files, kinds, min(raw.timestamp for raw in window)) if built else []
+    return Outcome(dict(validated), built, headers, letters, len(window), last + 1)
+
+
+def _reason_of(verdict: Invalid) -> str:
+    return "crashed" if verdict.traceback else "quarantined" if verdict is QUARANTINED else "invalid"
+
+
+def _letter(
+    raw: Raw, verdict: Invalid, reason: str, partition: int, descriptors: Mapping[bytes, Descriptor]
+) -> tuple[str, DeadLetter]:
+    original = raw.value or b""
+    try:
+        place = RawKey.unpack(raw.key or b"")
+    except ValueError:
+        place = RawKey(b"", raw.offset, 0, 0)
+    at = now()
+    letter = DeadLetter(
+        kind="record",
+        stage="validate",
+        reason=reason,
+        reasons=verdict.reasons,
+        original=original,
+        record_type=verdict.record_type,
+        place=Place(
+            descriptor=place.descriptor.hex(),
+            path=descriptors[place.descriptor].path if place.descriptor in descriptors else "",
+            offset=place.offset,
+            number=place.number,
+            partition=partition,
+            raw_offset=raw.offset,
+        ),
+        traceback=verdict.traceback,
+        attempts=1,
+        first_failure=at,
+        last_failure=at,
+    )
+    return hashes.rejection_key(place.descriptor, place.offset, original), letter

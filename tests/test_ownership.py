@@ -1,0 +1,430 @@
+"""The ownership protocol on a real broker: fence, read the position, consume; nothing lost, nothing twice."""
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaClient, AIOKafkaConsumer
+from aiokafka.structs import TopicPartition
+from confluent_kafka import OFFSET_INVALID, Consumer, Producer
+from confluent_kafka import TopicPartition as Offset
+from confluent_kafka.admin import AdminClient
+from copier import CopyLane, make_app
+
+from schemas.errors import Problem
+from topics.connection import KafkaSettings
+from topics.ownership import Chunk, Ownership, group_metadata
+from topics.transaction import OwnershipLostError, TransactionalProducer, send_all
+
+pytestmark = pytest.mark.broker
+COPIER = Path(__file__).with_name("copier.py")
+
+
+def fill(bootstrap, topic, partitions, records, start=0):
+    """Records ``start``… in turn over the partitions; the value is the number."""
+    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 5})
+    for partition in range(partitions):
+        send_all(
+            producer,
+            topic,
+            [
+                {"key": b"", "value": b"%d" % n}
+                for n in range(start, start + records)
+                if n % partitions == partition
+            ],
+            partition,
+        )
+        producer.flush()
+
+
+def drain(bootstrap, topic, partitions, wanted, timeout_s=60):
+    """Values per partition at read_committed, until ``wanted`` are there and no more come for a moment."""
+    consumer = Consumer(
+        {"bootstrap.servers": bootstrap, "group.id": "oracle", "isolation.level": "read_committed"}
+    )
+    consumer.assign([Offset(topic, partition, 0) for partition in range(partitions)])
+    found = {partition: [] for partition in range(partitions)}
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        messages = consumer.consume(10_000, timeout=1.0)
+        for message in messages:
+            assert message.error() is None
+            found[message.partition()].append(int(message.value()))
+        if not messages and sum(map(len, found.values())) >= wanted:
+            break
+    consumer.close()
+    return found
+
+
+def expected(partitions, records):
+    return {
+        partition: [n for n in range(records) if n % partitions == partition]
+        for partition in range(partitions)
+    }
+
+
+@pytest.fixture(autouse=True)
+def group_coordinator(broker, unique):
+    """A first question to the group's coordinator creates its topic; before that, librdkafka's transactional
+    offsets hang (docs/decisions.md)."""
+    committed(broker.bootstrap, unique, "any")
+
+
+def committed(bootstrap, group, topic, partition=0):
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group})
+    (found,) = consumer.committed([Offset(topic, partition)], timeout=10)
+    consumer.close()
+    return found.offset
+
+
+class Copier:
+    """A copier process; what it prints goes to a file, so that a test can wait for it."""
+
+    def __init__(self, bootstrap, group, source, target, output):
+        self.output = output.open("wb")
+        self.process = subprocess.Popen(
+            [sys.executable, COPIER, bootstrap, group, source, target, "200"],
+            stdout=self.output,
+            stderr=subprocess.STDOUT,
+        )
+
+    def signal(self, number):
+        os.kill(self.process.pid, number)
+
+    def end(self):
+        self.process.kill()
+        self.process.wait(10)
+        self.output.close()
+
+
+@pytest.mark.timeout(170)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_kills_stops_joins_and_leaves_lose_and_double_nothing(broker, make_topic, unique, tmp_path, seed):
+    """SIGKILL, SIGTERM, SIGSTOP past the session timeout and back, and joins, while records keep coming."""
+    partitions, rounds, per_round = 4, 9, 4000
+    source, target = make_topic("source", partitions), make_topic("target", partitions)
+    choose = random.Random(seed)
+    schedule = [signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP, None] * 2
+    choose.shuffle(schedule)
+    copiers, ended = [], []
+
+    def start():
+        output = tmp_path / f"copier-{len(copiers) + len(ended)}.log"
+        copiers.append(Copier(broker.bootstrap, unique, source, target, output))
+
+    start()
+    start()
+    try:
+        for turn in range(rounds):
+            fill(broker.bootstrap, source, partitions, per_round, turn * per_round)
+            time.sleep(choose.uniform(0.2, 1.5))
+            action = schedule[turn] if turn < len(schedule) else None
+            if action is None:
+                start()
+                continue
+            victim = copiers.pop(choose.randrange(len(copiers)))
+            victim.signal(action)
+            ended.append(victim)
+            if action == signal.SIGSTOP:
+                time.sleep(9)  # past the session timeout of 6 s: its partitions move
+                victim.signal(signal.SIGCONT)
+            start()
+        found = drain(broker.bootstrap, target, partitions, rounds * per_round, 90)
+    finally:
+        for copier in copiers + ended:
+            copier.end()
+    assert found == expected(partitions, rounds * per_round)
+
+
+async def test_the_position_is_read_after_the_fence(broker, make_topic, unique):
+    """The interleaving that doubles records: the old owner commits after the new one has read the position."""
+    topic = make_topic("source")
+    fill(broker.bootstrap, topic, 1, 100)
+    kafka = KafkaSettings(bootstrap_servers=broker.bootstrap)
+    outside = group_metadata(unique, -1, "")
+    old = TransactionalProducer(kafka, f"{unique}-{topic}-0", timeout_s=15)
+    old.fence()
+    old.commit(lambda _: None, [Offset(topic, 0, 10)], outside)
+    outcome = []
+
+    class Raced(Ownership):
+        def _read_positions(self, wanted):
+            found = super()._read_positions(wanted)
+            try:
+                old.commit(lambda _: None, [Offset(topic, 0, 20)], outside)
+                outcome.append("committed")
+            except OwnershipLostError:
+                outcome.append("fenced")
+            return found
+
+    ownership = Raced(
+        kafka, unique, lane=lambda _: None, transaction_timeout_s=15, session_timeout_s=6, drain_s=1
+    )
+    positions = await ownership.assign([TopicPartition(topic, 0)], -1, "")
+    assert outcome == ["fenced"]
+    assert positions == {TopicPartition(topic, 0): committed(broker.bootstrap, unique, topic)} == {
+        TopicPartition(topic, 0): 10
+    }
+    ownership._lanes.clear()
+    await ownership.close()
+
+
+async def test_an_open_transaction_of_the_last_owner_is_aborted_by_the_fence(broker, make_topic, unique):
+    """What a killed owner left open is neither read nor waited for until its timeout."""
+    topic, target = make_topic("source"), make_topic("target")
+    kafka = KafkaSettings(bootstrap_servers=broker.bootstrap)
+    dead = Producer(kafka.confluent(transactional_id=f"{unique}-{topic}-0", transaction_timeout_ms=60_000))
+    dead.init_transactions(10)
+    dead.begin_transaction()
+    dead.produce(target, b"1")
+    dead.send_offsets_to_transaction([Offset(topic, 0, 50)], group_metadata(unique, -1, ""), 10)
+    dead.flush(10)
+    began = time.monotonic()
+    ownership = Ownership(
+        kafka, unique, lane=lambda _: None, transaction_timeout_s=15, session_timeout_s=6, drain_s=1
+    )
+    positions = await ownership.assign([TopicPartition(topic, 0)], -1, "")
+    assert positions == {TopicPartition(topic, 0): 0}
+    assert time.monotonic() - began < 10
+    assert committed(broker.bootstrap, unique, topic) == OFFSET_INVALID
+    ownership._lanes.clear()
+    await ownership.close()
+
+
+async def test_the_broker_refuses_a_stale_generation(broker, make_topic, unique):
+    """Pins librdkafka's group metadata bytes: the current generation is taken, the one before is not."""
+    topic = make_topic("source", 2)
+    kafka = KafkaSettings(bootstrap_servers=broker.bootstrap)
+
+    def member():
+        return AIOKafkaConsumer(
+            topic,
+            bootstrap_servers=broker.bootstrap,
+            group_id=unique,
+            enable_auto_commit=False,
+            heartbeat_interval_ms=300,
+        )
+
+    first, second = member(), member()
+    await first.start()
+    coordinator = first._coordinator
+    stale = group_metadata(unique, coordinator.generation, coordinator.member_id)
+
+    async def commit(offset, metadata):
+        producer = TransactionalProducer(kafka, unique, timeout_s=15)
+        await asyncio.to_thread(producer.fence)
+        await asyncio.to_thread(producer.commit, lambda _: None, [Offset(topic, 0, offset)], metadata)
+
+    await commit(1, stale)
+    generation = coordinator.generation
+    await second.start()
+    while coordinator.generation == generation or len(first.assignment()) != 1:
+        await asyncio.sleep(0.05)
+    current = group_metadata(unique, coordinator.generation, coordinator.member_id)
+    with pytest.raises(OwnershipLostError, match="generation"):
+        await commit(2, stale)
+    await commit(3, current)
+    stranger = group_metadata(unique, coordinator.generation, "nobody")
+    with pytest.raises(OwnershipLostError, match="member"):
+        await commit(4, stranger)
+    await second.stop()
+    await first.stop()
+    assert committed(broker.bootstrap, unique, topic) == 3
+
+
+async def running(app):
+    """Start the app and wait until it owns something."""
+    await app.start()
+    while not app.ownership._lanes:
+        await asyncio.sleep(0.05)
+
+
+async def copied(broker, target, partitions, wanted):
+    return await asyncio.to_thread(drain, broker.bootstrap, target, partitions, wanted)
+
+
+async def test_no_plain_offset_commit_is_ever_sent(broker, make_topic, unique, monkeypatch):
+    """Beside a transaction's offsets a plain OffsetCommit moves the group back."""
+    source, target = make_topic("source", 2), make_topic("target", 2)
+    sent = set()
+    original = AIOKafkaClient.send
+
+    async def spy(self, node, request, **options):
+        sent.add(type(request).__name__)
+        return await original(self, node, request, **options)
+
+    monkeypatch.setattr(AIOKafkaClient, "send", spy)
+    fill(broker.bootstrap, source, 2, 5000)
+    app = make_app(broker.bootstrap, unique, source, target, broker_commit_interval=0.1)
+    await running(app)
+    assert await copied(broker, target, 2, 5000) == expected(2, 5000)
+    await app.stop()
+    assert any("Fetch" in name for name in sent), sent
+    assert not any("OffsetCommit" in name for name in sent), sent
+    assert committed(broker.bootstrap, unique, source) >= 2500
+
+
+async def test_markers_and_aborted_records_leave_no_holes(broker, make_topic, unique):
+    """Offsets have gaps where transactions end; what was aborted is not copied."""
+    source, target = make_topic("source"), make_topic("target")
+    kafka = KafkaSettings(bootstrap_servers=broker.bootstrap)
+    producer = Producer(kafka.confluent(transactional_id=unique, linger_ms=0))
+    producer.init_transactions(10)
+    kept = []
+    for turn in range(40):
+        producer.begin_transaction()
+        for n in range(turn * 3, turn * 3 + 3):
+            producer.produce(source, b"%d" % n, partition=0)
+        if turn % 4 == 3:
+            producer.flush(10)
+            producer.abort_transaction(10)
+        else:
+            producer.commit_transaction(10)
+            kept += range(turn * 3, turn * 3 + 3)
+    app = make_app(broker.bootstrap, unique, source, target, chunk=7)
+    await running(app)
+    assert await copied(broker, target, 1, len(kept)) == {0: kept}
+    await app.stop()
+
+
+async def test_pausing_while_a_fetch_is_under_way_loses_nothing(broker, make_topic, unique):
+    """Faust drops what a fetch brings for a partition that was paused meanwhile; the chunk transport must not."""
+    source, target = make_topic("source", 2), make_topic("target", 2)
+    fill(broker.bootstrap, source, 2, 40_000)
+    app = make_app(broker.bootstrap, unique, source, target, chunk=100)
+    await running(app)
+    owned = [owned for owned, _ in app.ownership._lanes.values()]
+
+    async def flap():
+        while True:
+            for one in owned:
+                one.pause()
+            await asyncio.sleep(0.003)
+            for one in owned:
+                one.resume()
+            await asyncio.sleep(0.003)
+
+    flapping = asyncio.create_task(flap())
+    found = await copied(broker, target, 2, 40_000)
+    flapping.cancel()
+    await app.stop()
+    assert found == expected(2, 40_000)
+
+
+class FailingLane(CopyLane):
+    """Fails in the middle of its third transaction."""
+
+    async def run(self):
+        await self.wake.wait()
+        await self.owned.commit(lambda _: None, self.owned.position)
+
+        def produce(producer):
+            send_all(producer, self.target, [{"key": b"", "value": b"666"}])
+            raise RuntimeError("the lane failed")
+
+        await self.owned.commit(produce, self.pending[-1].offset + 1)
+
+
+async def test_a_lane_that_raises_ends_the_process_and_commits_nothing(broker, make_topic, unique):
+    """Nothing acks or commits for a lane that failed, and no half-alive agent stays behind."""
+    source, target = make_topic("source"), make_topic("target")
+    fill(broker.bootstrap, source, 1, 100)
+
+    def lane(owned, target):
+        made = FailingLane(owned, target)
+        made.task.add_done_callback(owned.ended)
+        return made
+
+    app = make_app(broker.bootstrap, unique, source, target, lane=lane)
+    await running(app)
+    await asyncio.wait_for(app._crashed.wait(), 20)
+    await app.stop()
+    assert committed(broker.bootstrap, unique, source) == 0
+    again = make_app(broker.bootstrap, unique, source, target)
+    await running(again)
+    assert await copied(broker, target, 1, 100) == expected(1, 100)
+    await again.stop()
+
+
+class StuckLane(CopyLane):
+    """Never finishes."""
+
+    async def finish(self):
+        await asyncio.sleep(3600)
+
+
+async def test_the_drain_is_bounded(broker, make_topic, unique):
+    """Work that does not end is abandoned after the drain time, and the app still stops."""
+    source, target = make_topic("source"), make_topic("target")
+    app = make_app(broker.bootstrap, unique, source, target, lane=StuckLane)
+    await running(app)
+    began = time.monotonic()
+    await app.stop()
+    assert 2 <= time.monotonic() - began < 8
+
+
+async def test_a_missing_chunk_is_an_error(broker, make_topic, unique):
+    """If anything between fetch and lane ever dropped a chunk, going on would lose its records."""
+    topic = make_topic("source")
+    tp = TopicPartition(topic, 0)
+    fed = []
+
+    class Recorder:
+        feed = fed.append
+
+        async def finish(self):
+            pass
+
+    ownership = Ownership(
+        KafkaSettings(bootstrap_servers=broker.bootstrap),
+        unique,
+        lane=lambda _: Recorder(),
+        transaction_timeout_s=15,
+        session_timeout_s=6,
+        drain_s=1,
+    )
+    await ownership.assign([tp], -1, "")
+    ownership.feed(Chunk(tp, 1, 0, ["a"]))
+    with pytest.raises(Problem, match="chunk 2 arrived where 1 was due"):
+        ownership.feed(Chunk(tp, 1, 2, ["c"]))
+    await ownership.assign([tp], -1, "")
+    ownership.feed(Chunk(tp, 1, 1, ["of the assignment before"]))
+    ownership.feed(Chunk(tp, 2, 0, ["a"]))
+    assert fed == [["a"], ["a"]]
+    await ownership.close()
+
+
+async def test_records_deleted_before_they_were_read_are_an_error(broker, make_topic, unique):
+    """Retention that passes a group's position must stop it, not let it jump."""
+    topic = make_topic("source")
+    fill(broker.bootstrap, topic, 1, 100)
+    kafka = KafkaSettings(bootstrap_servers=broker.bootstrap)
+    producer = TransactionalProducer(kafka, unique, timeout_s=15)
+    producer.fence()
+    producer.commit(lambda _: None, [Offset(topic, 0, 10)], group_metadata(unique, -1, ""))
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+    for future in admin.delete_records([Offset(topic, 0, 50)]).values():
+        future.result(10)
+    ownership = Ownership(
+        kafka, unique, lane=lambda _: None, transaction_timeout_s=15, session_timeout_s=6, drain_s=1
+    )
+    with pytest.raises(Problem, match="records 10 to 49 were deleted"):
+        await ownership.assign([TopicPartition(topic, 0)], -1, "")
+    await ownership.close()
+
+
+def test_a_second_owner_fences_the_first(broker, unique):
+    """Two producers of one transactional id: the older one cannot commit."""
+    kafka = KafkaSettings(bootstrap_servers=broker.bootstrap)
+    first = TransactionalProducer(kafka, unique, timeout_s=15)
+    first.fence()
+    second = TransactionalProducer(kafka, unique, timeout_s=15)
+    second.fence()
+    with pytest.raises(OwnershipLostError):
+        first.commit(lambda _: None, [Offset("any", 0, 1)], group_metadata(unique, -1, ""))
