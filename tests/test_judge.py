@@ -28,6 +28,32 @@ SPOT: Cells = {
     "rate": "10.00",
     "billing_code": "CASH",
 }
+AVAIL: Cells = {
+    "record_type": "AVAIL",
+    "station": "WABC",
+    "broadcast_date": "03/09/2026",
+    "avail_id": "A-1",
+    "break_id": "B-1",
+    "window_start": "20:00:00",
+    "window_end": "21:00:00",
+    "duration_s": "30",
+    "units_total": "2",
+    "units_sold": "1",
+    "floor_rate": "10",
+}
+BILL: Cells = {
+    "record_type": "BILL",
+    "station": "WABC",
+    "broadcast_date": "03/09/2026",
+    "invoice_id": "I-7",
+    "line_no": "3",
+    "spot_id": "SP-1",
+    "billing_period": "2026-03",
+    "billing_code": "CASH",
+    "gross": "10",
+    "agency_commission": "1",
+    "net": "9",
+}
 
 
 def judged(cells: Cells, judge: Judge = JUDGE) -> Valid | Invalid:
@@ -161,6 +187,10 @@ def test_a_fixed_kind_needs_no_column() -> None:
     assert verdict.placement_hash == hash_of(SPOT)
 
 
+def test_the_samples_are_valid() -> None:
+    assert all(isinstance(judged(cells), Valid) for cells in (SPOT, AVAIL, BILL))
+
+
 def test_every_reason_is_given_at_once_field_rules_and_rules_between_fields() -> None:
     cells = {
         "record_type": "AVAIL",
@@ -251,3 +281,23 @@ def test_a_station_has_its_own_time_zone() -> None:
         verdict = judged(SPOT | {"station": station, "broadcast_date": day, "air_time": "18:00:00"})
         assert isinstance(verdict, Valid)
         assert verdict.record["aired_at"] == instant
+
+
+@pytest.mark.parametrize(
+    ("cells", "fields"),
+    [
+        (SPOT | {"clearance": "C", "air_time": "noon"}, {"air_time"}),
+        (SPOT | {"clearance": "C"}, {"air_time"}),
+        (AVAIL | {"window_start": "late"}, {"window_start"}),
+        (AVAIL | {"units_total": "2000000", "units_sold": "3"}, {"units_total"}),
+        (AVAIL | {"units_total": "x", "window_end": "19:00:00"}, {"units_total", "window_end"}),
+        (BILL | {"gross": "1.2.3"}, {"gross"}),
+        (BILL | {"gross": "-10"}, {"gross"}),
+        (BILL | {"net": "9.01"}, {"net"}),
+    ],
+)
+def test_rules_between_fields_are_judged_on_valid_fields_only(cells: Cells, fields: set[str]) -> None:
+    verdict = judged(cells)
+    assert isinstance(verdict, Invalid)
+    assert not verdict.traceback
+    assert sorted(reason["field"] for reason in verdict.reasons) == sorted(fields)

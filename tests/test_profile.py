@@ -134,13 +134,13 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int | str | None:
 @pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("log") / "log.csv"
-    lines = [line for line in generate(3000, seed=5, bad_rate=0.02) if b"\0" not in line.data]
+    lines = list(generate(3000, seed=5, bad_rate=0.02))
     path.write_bytes(b"".join(line.data for line in lines))
     return path
 
 
 def test_check_tells_each_rejection_by_line(log: Path, monkeypatch, capsys) -> None:
-    lines = [line for line in generate(3000, seed=5, bad_rate=0.02) if b"\0" not in line.data]
+    lines = list(generate(3000, seed=5, bad_rate=0.02))
     expected, at = [], 1
     for line in lines:
         if line.fault is not None:
