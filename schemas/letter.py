@@ -1,9 +1,10 @@
 """Dead letters and receipts: where a record or a batch ended, with everything needed to judge and mend it."""
 
+from base64 import b64decode, b64encode
 from datetime import UTC, datetime
-from typing import Literal, NotRequired
+from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import Base64Bytes, BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationInfo
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from schemas.batch import Headers, Source
@@ -45,6 +46,18 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def _decoded(value: Any, info: ValidationInfo) -> Any:
+    return b64decode(value, validate=True) if info.mode == "json" else value
+
+
+#: Bytes in Python, standard base64 in JSON (pydantic's own is the URL-safe one, which few tools expect).
+Original = Annotated[
+    bytes,
+    BeforeValidator(_decoded),
+    PlainSerializer(lambda value: b64encode(value).decode(), return_type=str, when_used="json"),
+]
+
+
 class DeadLetter(BaseModel):
     """The value on ``avstar.dlq`` (JSON). ``original`` is base64 of the bytes as they stood.
 
@@ -58,7 +71,7 @@ class DeadLetter(BaseModel):
     stage: Literal["tail", "validate", "dispatch"]
     reason: str  #: short and stable, for filters: invalid, unencodable, quarantined, refused, …
     reasons: list[Reason] = []
-    original: Base64Bytes
+    original: Original
     record_type: str = ""
     placement_hash: str = ""
     idempotency_key: str = ""

@@ -87,6 +87,21 @@ def tail(
 
 
 @app.command()
+def worker(
+    *,
+    role: Annotated[Role | None, typer.Option(help="Only this one; by default both, a process each.")] = None,
+    leash: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> int:
+    """The Faust workers: validate raw records into batches, dispatch batches to Avstar."""
+    from streams import log, settings
+    from streams.worker import run, run_role
+
+    loaded = settings.load()
+    log.configure(loaded.log)
+    return run(loaded) if role is None else run_role(loaded, role, leash)
+
+
+@app.command()
 def up(
     *,
     data_dir: Annotated[Path, typer.Option(help="Folder that keeps topics, schemas and ledger.")] = Path(

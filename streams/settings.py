@@ -3,7 +3,7 @@
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -110,7 +110,7 @@ def load(overrides: dict[str, dict[str, Any]] | None = None) -> Settings:
     """
     _refuse_unknown_environment()
     try:
-        return Settings(**(overrides or {}))
+        return Settings(**cast("dict[str, Any]", overrides or {}))
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])

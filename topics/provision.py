@@ -21,7 +21,7 @@ from confluent_kafka.admin import (
 )
 
 from schemas.errors import Problem, Unreachable
-from topics.catalogue import CATALOGUE, Topic
+from topics.catalogue import BATCHES, CATALOGUE, RAW, Topic
 from topics.connection import KafkaSettings
 
 
@@ -68,6 +68,25 @@ def apply(settings: KafkaSettings, catalogue: Iterable[Topic] = CATALOGUE) -> li
     return changes
 
 
+def require(settings: KafkaSettings) -> None:
+    """Raise :class:`Problem` when a declared topic is missing, or there is a raw partition without its batches."""
+    broker = _Broker(settings)
+    missing = [change.topic for change in broker.differences(list(CATALOGUE)) if change.action is Action.CREATE]
+    if missing:
+        raise Problem(
+            f"no such topic: {', '.join(missing)}",
+            where=settings.bootstrap_servers,
+            remedy="create them with `spotstream topics apply`",
+        )
+    raw, batches = broker.partitions(RAW), broker.partitions(BATCHES)
+    if batches < raw:
+        raise Problem(
+            f"{BATCHES.name} has {batches} partitions and {RAW.name} {raw}; each raw partition needs its own",
+            where=settings.bootstrap_servers,
+            remedy=f"add partitions to {BATCHES.name}",
+        )
+
+
 class _Broker:
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
@@ -84,6 +103,12 @@ class _Broker:
         for topic in present:
             changes += _differing(topic, actual[topic.name], settings[topic.name])
         return changes
+
+    def partitions(self, topic: Topic) -> int:
+        try:
+            return len(self._admin.list_topics(topic.name, self._settings.timeout_s).topics[topic.name].partitions)
+        except KafkaException as error:
+            raise self._problem(error) from error
 
     def create(self, topics: list[Topic]) -> None:
         if not topics:

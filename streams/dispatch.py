@@ -1,0 +1,132 @@
+"""Dispatch: batches to Avstar, several at once; outcomes and positions committed together, in order."""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from aiokafka.structs import ConsumerRecord
+from confluent_kafka import Producer
+
+from streams import log
+from streams.answer import Booked
+from streams.delivery import Delivered, Delivery
+from streams.settings import DispatchSettings
+from streams.settlement import Message, RawOriginal, Settlement, malformed, settle
+from topics.catalogue import RAW
+from topics.connection import KafkaSettings
+from topics.ownership import Owned
+from topics.reader import read_records
+from topics.transaction import OwnershipLostError
+
+logger = log.get("dispatch")
+
+#: Messages that wait in a lane before its partition is held back, for each that may be in flight.
+_WAITING_PER_FLIGHT = 2
+
+
+class _Flight(NamedTuple):
+    offset: int
+    settlement: asyncio.Task[Settlement]
+
+
+class DispatchLane:
+    """Delivers the batches of one partition.
+
+    Deliveries end in any order; what is committed is always the unbroken run of ended ones at the head, so a
+    crash sends again at most what was in flight, under the same keys.
+    """
+
+    def __init__(
+        self, owned: Owned, delivery: Delivery, settings: DispatchSettings, kafka: KafkaSettings
+    ) -> None:
+        self._owned, self._delivery, self._kafka = owned, delivery, kafka
+        self._most = _WAITING_PER_FLIGHT * settings.per_partition
+        self._slots = asyncio.Semaphore(settings.per_partition)
+        self._flights: deque[_Flight] = deque()
+        self._wake = asyncio.Event()
+        self._finishing = self._paused = False
+        self._task = asyncio.create_task(self._run())
+        self._task.add_done_callback(owned.ended)
+
+    def feed(self, records: Sequence[ConsumerRecord]) -> None:
+        """Take batches; holds the partition back while more wait than can soon be sent."""
+        for record in records:
+            task = asyncio.create_task(self._deliver(record))
+            task.add_done_callback(lambda _: self._wake.set())
+            self._flights.append(_Flight(record.offset, task))
+        if len(self._flights) > self._most and not self._paused:
+            self._paused = True
+            self._owned.pause()
+        self._wake.set()
+
+    async def finish(self) -> None:
+        """Start nothing new, commit what ends while the caller waits."""
+        self._finishing = True
+        self._wake.set()
+        try:
+            await self._task
+        finally:
+            for flight in self._flights:
+                flight.settlement.cancel()
+
+    async def _run(self) -> None:
+        try:
+            while not (self._finishing and not self._under_way()):
+                await self._wake.wait()
+                self._wake.clear()
+                await self._commit_head()
+        except OwnershipLostError as error:
+            logger.warning("partition lost", partition=self._owned.partition.partition, error=str(error))
+        finally:
+            for flight in self._flights:
+                flight.settlement.cancel()
+
+    def _under_way(self) -> bool:
+        """Whether the head can still end: what waits for a slot never will once we are finishing."""
+        return bool(self._flights) and not self._flights[0].settlement.cancelled()
+
+    async def _commit_head(self) -> None:
+        """Commit every flight at the head that has ended, in one transaction."""
+        ended: list[Settlement] = []
+        position = self._owned.position
+        while self._flights and self._flights[0].settlement.done():
+            if self._flights[0].settlement.cancelled():
+                break
+            flight = self._flights.popleft()
+            ended.append(flight.settlement.result())
+            position = flight.offset + 1
+        if not ended:
+            return
+
+        def produce(producer: Producer) -> None:
+            for settlement in ended:
+                settlement.produce(producer)
+
+        await self._owned.commit(produce, position)
+        if self._paused and len(self._flights) <= self._most // 2:
+            self._paused = False
+            self._owned.resume()
+
+    async def _deliver(self, record: ConsumerRecord) -> Settlement:
+        try:
+            message = Message.read(record.key, record.value, dict(record.headers))
+        except ValueError as error:
+            logger.error("not a batch", offset=record.offset, error=str(error))
+            return malformed(record.key, record.value, str(error))
+        async with self._slots:
+            if self._finishing:
+                raise asyncio.CancelledError
+            delivered = await self._delivery.deliver(message.batch)
+        return settle(message, delivered, await self._originals(message, delivered))
+
+    async def _originals(self, message: Message, delivered: Delivered) -> dict[int, RawOriginal]:
+        """The raw records that Avstar rejected, read from where they came from: a dead letter shows those."""
+        if not isinstance(delivered.answer, Booked) or not delivered.answer.rejected:
+            return {}
+        offsets = message.source.expand()
+        wanted = [offsets[rejection["index"]] for rejection in delivered.answer.rejected]
+        found = await asyncio.to_thread(
+            read_records, self._kafka, RAW.name, message.source.partition, wanted
+        )
+        return {offset: RawOriginal(raw.key() or b"", raw.value() or b"") for offset, raw in found.items()}

@@ -1,0 +1,207 @@
+"""The worker: a role is one Faust app in one process; both roles run as two processes under a supervisor."""
+
+import asyncio
+import gc
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, Literal
+
+from schemas.codec import Codec, schema
+from schemas.errors import Problem, Unreachable, UsageError
+from schemas.records import KINDS
+from schemas.registry import Registry
+from streams import log
+from streams.avstar import Avstar
+from streams.delivery import Delivery
+from streams.descriptors import Descriptors
+from streams.dispatch import DispatchLane
+from streams.settings import Settings
+from streams.validate import Judges, ValidateLane
+from topics import provision
+from topics.catalogue import BATCHES, RAW, VALIDATED, Topic
+from topics.ownership import Lane, Owned, Ownership
+from topics.transport import App
+
+Role = Literal["validate", "dispatch"]
+
+logger = log.get("worker")
+
+#: Batches fetched at a time: each may have a few hundred kilobytes.
+_BATCHES_PER_POLL = 20
+
+#: How long a stop may take in all before the process ends as it is; the next owner's fence cleans up.
+_STOP_S = 8.0
+
+
+def _ownership(settings: Settings, role: Role, lane: Callable[[Owned], Lane]) -> Ownership:
+    return Ownership(
+        settings.kafka,
+        f"spotstream-{role}",
+        lane=lane,
+        transaction_timeout_s=settings.worker.transaction_timeout_s,
+        session_timeout_s=settings.worker.session_timeout_s,
+        drain_s=settings.worker.drain_s,
+    )
+
+
+def _app(ownership: Ownership, topic: Topic, settings: Settings, role: Role, max_poll_records: int) -> App:
+    port = settings.worker.web_port and settings.worker.web_port + (role == "dispatch")
+    return App(
+        ownership,
+        topic.name,
+        max_poll_records=max_poll_records,
+        consumer_max_fetch_size=topic.max_message_bytes,
+        web_bind=settings.worker.web_host,
+        web_host=settings.worker.web_host,
+        web_port=port,
+    )
+
+
+@asynccontextmanager
+async def _validate(settings: Settings) -> AsyncIterator[App]:
+    registry = Registry(settings.registry)
+    codecs = {kind: Codec(kind, registry.register(VALIDATED[kind].name, schema(kind))) for kind in KINDS}
+    descriptors = Descriptors(settings.kafka)
+
+    def lane(owned: Owned) -> ValidateLane:
+        return ValidateLane(owned, settings.batch, judges, codecs)
+
+    ownership = _ownership(settings, "validate", lane)
+    judges = Judges(descriptors, ownership.blocking)
+    yield _app(ownership, RAW, settings, "validate", settings.batch.records)
+    descriptors.close()
+
+
+@asynccontextmanager
+async def _dispatch(settings: Settings) -> AsyncIterator[App]:
+    client = Avstar(settings.avstar, requests_at_once=settings.dispatch.requests_at_once)
+    delivery = Delivery(client, settings.dispatch)
+
+    def lane(owned: Owned) -> DispatchLane:
+        return DispatchLane(owned, delivery, settings.dispatch, settings.kafka)
+
+    yield _app(_ownership(settings, "dispatch", lane), BATCHES, settings, "dispatch", _BATCHES_PER_POLL)
+    await client.aclose()
+
+
+_ROLES: dict[Role, Callable[[Settings], Any]] = {"validate": _validate, "dispatch": _dispatch}
+
+
+def run_role(settings: Settings, role: Role, leash: int | None = None) -> int:
+    """Run one role in this process until SIGTERM or SIGINT; returns the exit status.
+
+    ``leash``: a file descriptor that reads as closed when the supervisor is gone, which ends the role, too.
+
+    Raises :class:`schemas.errors.Problem` for what is wrong at the start.
+    """
+    provision.require(settings.kafka)
+    return asyncio.run(_serve(settings, role, leash))
+
+
+async def _serve(settings: Settings, role: Role, leash: int | None) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    if leash is not None:
+        loop.add_reader(leash, _let_go, leash, stop)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with _ROLES[role](settings) as app:
+        await app.start()
+        # What was imported and built so far stays; collecting it over and over costs a tenth of the speed.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
+        logger.info("started", role=role)
+        await _first(stop.wait(), app.wait_until_stopped())
+        failed = app.crash_reason if app.crashed else None
+        try:
+            async with asyncio.timeout(_STOP_S):
+                await app.stop()
+        except TimeoutError:
+            logger.warning("the stop took too long; ending as it is", role=role)
+    if failed:
+        logger.error("ended by an error", role=role, error=str(failed))
+        if isinstance(failed, Problem):
+            raise failed
+        return 1
+    logger.info("stopped", role=role)
+    return 0
+
+
+def run(settings: Settings) -> int:
+    """Run both roles, a process each, until SIGTERM or SIGINT; returns the exit status.
+
+    A role that ends by an error is started again after a moment; one that ends again and again, or that says
+    that settings are wrong or a service is not there, ends the whole worker with its status.
+    """
+    return asyncio.run(Supervisor(settings).run())
+
+
+class Supervisor:
+    """Keeps one process per role running. The processes end when this one does, however it ends."""
+
+    _MOST_FAILURES, _WITHIN_S = 5, 60.0
+    _PAUSE_S = 1.0
+
+    def __init__(self, settings: Settings) -> None:
+        self._stopping = asyncio.Event()
+        self._patience_s = settings.worker.drain_s + _STOP_S
+
+    async def run(self) -> int:
+        """Until a signal comes, or a role cannot be kept running."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        roles = [asyncio.create_task(self._keep(role)) for role in _ROLES]
+        await asyncio.wait(roles, return_when=asyncio.FIRST_COMPLETED)
+        self._stopping.set()
+        return max(await asyncio.gather(*roles))
+
+    async def _keep(self, role: Role) -> int:
+        loop = asyncio.get_running_loop()
+        failures: deque[float] = deque(maxlen=self._MOST_FAILURES)
+        while True:
+            status = await self._run_once(role)
+            failures.append(loop.time())
+            often = len(failures) == failures.maxlen and failures[-1] - failures[0] < self._WITHIN_S
+            if self._stopping.is_set() or status in (UsageError.exit_status, Unreachable.exit_status) or often:
+                return abs(status)
+            logger.error("ended, starting it again", role=role, status=status)
+            await _first(self._stopping.wait(), asyncio.sleep(self._PAUSE_S))
+
+    async def _run_once(self, role: Role) -> int:
+        """The exit status; negative: the signal that ended it."""
+        # The child's end of the pipe reads as closed when this process is gone, by SIGKILL too.
+        leash, held = os.pipe()
+        try:
+            child = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "streams.cli", "worker", "--role", role, "--leash", str(leash),
+                pass_fds=(leash,), start_new_session=True,
+            )  # fmt: skip
+            await _first(child.wait(), self._stopping.wait())
+            if child.returncode is None:
+                child.terminate()
+                try:
+                    await asyncio.wait_for(child.wait(), self._patience_s)
+                except TimeoutError:
+                    child.kill()
+            return await child.wait()
+        finally:
+            os.close(leash)
+            os.close(held)
+
+
+def _let_go(leash: int, stop: asyncio.Event) -> None:
+    asyncio.get_running_loop().remove_reader(leash)
+    stop.set()
+
+
+async def _first(*waits: Coroutine[Any, Any, Any]) -> None:
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    _, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
