@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import aiohttp
 import orjson
 from confluent_kafka import Message
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -20,6 +21,7 @@ from schemas.letter import Receipt
 from streams import checkpoint
 from streams.books import Books, Finding, Statement, Tally
 from streams.checkpoint import Checkpoint
+from streams.console import console, safe
 from streams.settings import Settings
 from streams.source import OpenFile, Source
 from topics.catalogue import BATCHES, DLQ, FILES, RAW, RECEIPTS
@@ -27,16 +29,10 @@ from topics.reader import beginnings, read_all
 
 #: Findings in the table; ``--json`` has more.
 _SHOWN = 20
-_COLUMNS = (
-    "records",
-    "published",
-    "validated",
-    "rejected",
-    "batches",
-    "delivered",
-    "dead_lettered",
-    "missing",
-)
+_NARROW_COLUMNS = ("records", "delivered", "rejected", "dead_lettered", "missing", "duplicates")
+_COLUMNS = ("records", "published", "validated", "batches", *_NARROW_COLUMNS[1:])
+#: Characters that all columns need.
+_WIDE = 130
 
 
 class Audit(NamedTuple):
@@ -84,7 +80,7 @@ def report(settings: Settings, file: str, *, as_json: bool) -> int:
     if as_json:
         sys.stdout.write(found.dump().decode() + "\n")
     else:
-        show(found, Console())
+        show(found, console())
     return 0 if found.passed else 1
 
 
@@ -194,26 +190,26 @@ def _only(statement: Statement, path: str) -> Statement:
     return Statement(files, total, [found for found in statement.findings if found.path == path])
 
 
-def show(found: Audit, console: Console) -> None:
+def show(found: Audit, screen: Console) -> None:
     """Print the table, a line for each file and one for all, then what is out of place."""
-    statement = found.statement
-    table = Table(
-        title=f"audit, {found.seconds:.1f} s", title_justify="left", show_footer=len(statement.files) > 1
-    )
-    total = statement.total
-    columns = [*_COLUMNS, "duplicates", *(["expired"] if total.expired else [])]
+    statement, total = found.statement, found.statement.total
+    columns = _COLUMNS if screen.width >= _WIDE else _NARROW_COLUMNS
+    columns = (*columns, "expired") if total.expired else columns
+    many = len(statement.files) > 1
+    table = Table(title=f"audit, {found.seconds:.1f} s", title_justify="left", box=SIMPLE, show_footer=many)
     table.add_column("file", footer="all", overflow="fold")
     for name in columns:
-        table.add_column(name.replace("_", " "), footer=f"{getattr(total, name):,}", justify="right")
+        footer = f"{getattr(total, name):,}"
+        table.add_column(name.replace("_", " "), footer=footer, justify="right", min_width=len(footer))
     for tally in statement.files:
-        table.add_row(tally.path, *(f"{getattr(tally, name):,}" for name in columns))
-    console.print(table)
+        table.add_row(safe(tally.path), *(f"{getattr(tally, name):,}" for name in columns))
+    screen.print(table)
     for finding in statement.findings[:_SHOWN]:
-        console.print(_line(finding), style="bold red", soft_wrap=True, highlight=False, markup=False)
+        screen.print(safe(_line(finding), "bold red"), soft_wrap=True)
     if len(statement.findings) > _SHOWN:
-        console.print(f"… and more; `spotstream audit --json` tells up to {Books.MOST_FINDINGS:,}")
+        screen.print(f"… and more; `spotstream audit --json` tells up to {Books.MOST_FINDINGS:,}")
     verdict = "every record is accounted for, once" if found.passed else "the audit FAILED"
-    console.print(verdict, style="bold green" if found.passed else "bold red")
+    screen.print(verdict, style="bold green" if found.passed else "bold red")
 
 
 def _line(finding: Finding) -> str:

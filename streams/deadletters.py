@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import orjson
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from schemas.descriptor import Descriptor
 from schemas.errors import Problem
 from schemas.letter import DeadLetter
 from schemas.records import column
+from streams.console import console, safe
 from streams.rows import Rows
 from streams.settings import Settings
 from topics.catalogue import DLQ, FILES
@@ -64,11 +64,11 @@ def list_letters(settings: Settings, *, reason: str, kind: str, file: str, as_js
             where,
             letter.what,
         )
-        table.add_row(*map(Text, cells))
-    console = _console()
-    console.print(table)
+        table.add_row(*map(safe, cells))
+    screen = console()
+    screen.print(table)
     if len(found) > _SHOWN:
-        console.print(f"… and {len(found) - _SHOWN:,} more; --json lists all")
+        screen.print(f"… and {len(found) - _SHOWN:,} more; --json lists all")
 
 
 def summaries(kafka: KafkaSettings) -> Iterator[Summary]:
@@ -117,18 +117,18 @@ def show_letter(settings: Settings, prefix: str, *, as_json: bool) -> None:
         sys.stdout.write(value.decode() + "\n")
         return
     letter = DeadLetter.model_validate_json(value)
-    console = _console()
-    console.print(_facts(key, letter))
+    screen = console()
+    screen.print(_facts(key, letter))
     if letter.kind == "batch":
-        console.print("original", style="bold")
-        console.print(Text(_body(letter)))
+        screen.print("original", style="bold")
+        screen.print(safe(_body(letter)))
     else:
-        _print_record(console, letter, _descriptor(settings.kafka, letter))
+        _print_record(screen, letter, _descriptor(settings.kafka, letter))
     if letter.exchange:
-        console.print("exchange", style="bold")
-        console.print(Text(orjson.dumps(letter.exchange, option=orjson.OPT_INDENT_2).decode()))
+        screen.print("exchange", style="bold")
+        screen.print(safe(orjson.dumps(letter.exchange, option=orjson.OPT_INDENT_2).decode()))
     if letter.traceback:
-        console.print(Text(letter.traceback, style="red"))
+        screen.print(safe(letter.traceback, "red"))
 
 
 def find(kafka: KafkaSettings, prefix: str) -> tuple[str, bytes]:
@@ -175,11 +175,11 @@ def _facts(key: str, letter: DeadLetter) -> Table:
     facts |= {f"header {name}": value for name, value in letter.headers.items()}
     for name, value in facts.items():
         if value != "":
-            table.add_row(Text(name.replace("_", " "), style="bold"), Text(str(value)))
+            table.add_row(safe(name.replace("_", " "), "bold"), safe(str(value)))
     return table
 
 
-def _print_record(console: Console, letter: DeadLetter, descriptor: Descriptor | None) -> None:
+def _print_record(screen: Console, letter: DeadLetter, descriptor: Descriptor | None) -> None:
     """The record, cell by cell where it can be split, with the fields at fault marked."""
     faults = {column(reason["field"]): reason["rule"] for reason in letter.reasons}
     row = Rows(descriptor).read([letter.original])[0] if descriptor and descriptor.header else None
@@ -190,18 +190,14 @@ def _print_record(console: Console, letter: DeadLetter, descriptor: Descriptor |
             rule = faults.pop(name, "") if name else ""
             if cell.strip() or rule:
                 style = "bold red" if rule else ""
-                table.add_row(
-                    *(
-                        Text(text, style=style)
-                        for text in ("✗" if rule else "", heading, name, repr(cell), rule)
-                    )
-                )
-        console.print(table)
+                mark = "✗" if rule else ""
+                table.add_row(*(safe(text, style) for text in (mark, heading, name, repr(cell), rule)))
+        screen.print(table)
     for name, rule in faults.items():
-        console.print(Text(f"✗ {name}: {rule}".replace("✗ : ", "✗ "), style="bold red"))
-    console.print("original", style="bold")
+        screen.print(safe(f"✗ {name}: {rule}" if name else f"✗ {rule}", "bold red"))
+    screen.print("original", style="bold")
     encoding = descriptor.encoding if descriptor else "utf-8"
-    console.print(Text(letter.original.decode(encoding, "backslashreplace").rstrip("\r\n")))
+    screen.print(safe(letter.original.decode(encoding, "backslashreplace").rstrip("\r\n")))
 
 
 def _body(letter: DeadLetter) -> str:
@@ -210,9 +206,3 @@ def _body(letter: DeadLetter) -> str:
         body = gzip.decompress(body)
     text = body.decode("utf-8", "backslashreplace")
     return text if len(text) <= _BODY_SHOWN else f"{text[:_BODY_SHOWN]}… ({len(text):,} characters)"
-
-
-def _console() -> Console:
-    console = Console(highlight=False)
-    # Into a pipe or a file nothing has to fit a screen.
-    return console if console.is_terminal else Console(highlight=False, width=250)

@@ -27,6 +27,8 @@ _POOL = 1024
 _BITS = 10
 _PICK = _POOL - 1
 
+#: The first week of the broadcast month of November; on its Saturday night American clocks are set back.
+_DAYS = (*(f"10/{day}/2026" for day in range(26, 32)), "11/01/2026")
 _STATIONS = ("WABC", "wabc ", "WCBS", "KXYZ-TV", "kxyz-tv", "KDEN", " WCHI", "WNBC-DT")
 _ADVERTISERS = (
     "Acme Motors",
@@ -62,8 +64,7 @@ class Placements:
         self._draw = draw
         self._special = (delimiter, '"', "\n", "\r")
         choice = draw.choice
-        days = [f"05/{day:02d}/2026" for day in range(11, 18)]
-        self._where = _pool(lambda: f"{choice(_STATIONS)}|{choice(days)}".split("|"))
+        self._where = _pool(lambda: f"{choice(_STATIONS)}|{choice(_DAYS)}".split("|"))
         self._clients = _pool(self._client)
         self._times = _pool(self._time)
         self._codes = _pool(lambda: (choice(_LENGTHS), choice(_DAYPARTS)))
@@ -132,7 +133,7 @@ class Placements:
         code, currency = self._terms[bits >> 2 * _BITS & _PICK]
         spot = f"SP-{bits >> 3 * _BITS:08d}"
         invoice, line = f"INV-{number >> 5:07d}", str((number & 31) + 1)
-        return ["BILL", station, date, spot, code, currency, invoice, line, "2026-05", gross, commission, net]
+        return ["BILL", station, date, spot, code, currency, invoice, line, "2026-11", gross, commission, net]
 
     def _makegood(self, number: int) -> list[str]:
         bits = self._bits(50)
@@ -150,7 +151,9 @@ class Placements:
 
     def _time(self) -> str:
         draw = self._draw
-        hour, rest = draw.randrange(6, 30), f"{draw.randrange(60):02d}:{draw.randrange(60):02d}"
+        # After midnight some write the hour of the day, some that of the broadcast day.
+        hour = draw.choice((*range(6, 30), *range(6)))
+        rest = f"{draw.randrange(60):02d}:{draw.randrange(60):02d}"
         last = draw.choice(("29:59:59", "29:59:59.999", "06:00:00"))
         fraction = draw.choice(("", "", ".500", f".{draw.randrange(1000):03d}"))
         return last if draw.random() < 0.01 else f"{hour:02d}:{rest}{fraction}"
@@ -176,9 +179,9 @@ class Placements:
 
     def _mend(self) -> tuple[str, str, str]:
         draw = self._draw
-        day, time = draw.randrange(18, 29), f"{draw.randrange(24):02d}:{draw.randrange(60):02d}:00"
+        day, time = draw.randrange(2, 29), f"{draw.randrange(24):02d}:{draw.randrange(60):02d}:00"
         approved = draw.choice(
-            (f"05/{day:02d}/2026 {time}", f"2026-05-{day:02d}T{time}Z", f"2026-05-{day:02d}T{time}-04:00")
+            (f"11/{day:02d}/2026 {time}", f"2026-11-{day:02d}T{time}Z", f"2026-11-{day:02d}T{time}-05:00")
         )
         sign = draw.choice(("-", "", ""))
         return draw.choice(_REASON_CODES), self.quoted(sign + _amount(draw.randrange(100_000))), approved
