@@ -61,7 +61,7 @@ def _run(start: int, end: int) -> str:
 
 
 class Batch(NamedTuple):
-    """One request: ``key`` (64 hex digits), ``batch_id`` (from the key), compressed ``body``, record count."""
+    """One request: ``key`` (64 hex digits), ``batch_id`` (from it), compressed ``body``, record count."""
 
     key: str
     batch_id: str
@@ -70,8 +70,10 @@ class Batch(NamedTuple):
     content_type: str = "application/json"
     content_encoding: str = "gzip"
 
-    def headers(self, source: Source, files: Sequence[str], kinds: Sequence[str], appended_ms: int) -> Headers:
-        """What travels beside the body on ``avstar.batches``; ``appended_ms`` is the oldest raw time stamp."""
+    def headers(
+        self, source: Source, files: Sequence[str], kinds: Sequence[str], appended_ms: int
+    ) -> Headers:
+        """What travels beside the body on ``avstar.batches``; ``appended_ms``: the oldest raw time stamp."""
         return [
             ("batch-id", self.batch_id.encode()),
             ("records", b"%d" % self.records),

@@ -1,8 +1,8 @@
 """Errors that a person can act on.
 
-    Problem                 something is wrong: what, where, what to do
-    ├── UsageError          wrong usage, settings or input      exit status 2
-    └── Unreachable         a service did not answer in time    exit status 3
+Problem                 something is wrong: what, where, what to do
+├── UsageError          wrong usage, settings or input      exit status 2
+└── Unreachable         a service did not answer in time    exit status 3
 """
 
 from typing import ClassVar

@@ -62,7 +62,7 @@ class DeadLetter(BaseModel):
     """The value on ``avstar.dlq`` (JSON). ``original`` is base64 of the bytes as they stood.
 
     ``kind`` is ``record`` for a rejected record, keyed by :func:`schemas.hashes.rejection_key`, and ``batch``
-    for a batch whose delivery was given up, keyed by its idempotency key; its ``original`` is the request body.
+    for a batch whose delivery was given up, keyed by its idempotency key; ``original`` is the request body.
     """
 
     model_config = ConfigDict(extra="forbid")

@@ -1,26 +1,21 @@
 """Checkpoints: how far each file is published, committed with the records themselves."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from hashlib import sha256
-from time import monotonic
 from typing import NamedTuple, Protocol
 
 import orjson
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
 from pydantic import BaseModel, ConfigDict
 
-from schemas.errors import Problem, Unreachable
 from schemas.letter import now
 from topics.catalogue import CHECKPOINTS
 from topics.connection import KafkaSettings
+from topics.reader import read_compacted
 
 #: Bytes at the start of a file and before its position that prove that it is the file of a checkpoint.
 PROOF = 1024
 
-#: How long another tailer's open transaction may hide what it wrote; a dead one's is aborted before that.
-_STABLE_S = 40.0
-
+#: What the keys of claims begin with; a file's key is its identity alone.
 _CLAIM = b"tailer:"
 
 
@@ -122,71 +117,14 @@ def message(checkpoint: Checkpoint) -> dict[str, bytes]:
 
 
 def read(kafka: KafkaSettings) -> State:
-    """Read every checkpoint there is up to the high watermark.
+    """Read every checkpoint there is, up to the high watermark: what ``read_committed`` shows may be older.
 
-    At ``read_committed`` the topic seems to end where a stranger's open transaction begins, which hides
-    newer checkpoints; so this waits until that transaction has ended. Raises :class:`Unreachable`, and
-    :class:`Problem` when a transaction stays open.
+    Raises :class:`Unreachable`, and :class:`Problem` when a transaction that hides some stays open.
     """
-    try:
-        latest = dict(_messages(kafka))
-    except KafkaException as error:
-        raise Unreachable(
-            f"checkpoints cannot be read: {error.args[0].str()}", where=kafka.bootstrap_servers
-        ) from None
-    return _state(latest.items())
-
-
-def _state(messages: Iterable[tuple[bytes, bytes]]) -> State:
     state = State({}, {})
-    for key, value in messages:
+    for key, value in read_compacted(kafka, CHECKPOINTS.name).items():
         if key.startswith(_CLAIM):
             state.claims[key[len(_CLAIM) :].decode()] = orjson.loads(value)["instance"]
         else:
             state.files[key.decode()] = Checkpoint.model_validate_json(value)
     return state
-
-
-def _messages(kafka: KafkaSettings) -> Iterable[tuple[bytes, bytes]]:
-    partition = TopicPartition(CHECKPOINTS.name, 0, 0)
-    end = _high_watermark(kafka, partition)
-    consumer = Consumer(
-        kafka.confluent(
-            group_id="spotstream-checkpoints",
-            enable_auto_commit=False,
-            enable_partition_eof=True,
-            isolation_level="read_committed",
-            auto_offset_reset="earliest",
-            fetch_wait_max_ms=20,
-        )
-    )
-    try:
-        consumer.assign([partition])
-        deadline = monotonic() + _STABLE_S
-        reached = 0
-        while reached < end:
-            if monotonic() > deadline:
-                what = f"a transaction has been open since offset {reached} for {_STABLE_S:g} s"
-                raise Problem(
-                    what, where=CHECKPOINTS.name, remedy="end the tailer that holds it, then try again"
-                )
-            for received in consumer.consume(10_000, timeout=0.02):
-                error = received.error()
-                reached = received.offset() + (error is None)
-                if error is None:
-                    yield received.key(), received.value()
-                elif error.code() != KafkaError._PARTITION_EOF:
-                    raise KafkaException(error)
-    finally:
-        consumer.close()
-
-
-def _high_watermark(kafka: KafkaSettings, partition: TopicPartition) -> int:
-    """The end that ``read_uncommitted`` shows; a consumer's own question would stop at open transactions."""
-    admin = AdminClient(kafka.confluent())  # has to outlive its answer
-    asked = admin.list_offsets(
-        {partition: OffsetSpec.latest()},
-        isolation_level=IsolationLevel.READ_UNCOMMITTED,
-        request_timeout=kafka.timeout_s,
-    )
-    return int(asked[partition].result(kafka.timeout_s).offset)

@@ -46,7 +46,9 @@ class Descriptors:
         while True:
             message = self._consumer.poll(self._kafka.timeout_s)
             if message is None:
-                raise Unreachable(f"no answer while reading {FILES.name}", where=self._kafka.bootstrap_servers)
+                raise Unreachable(
+                    f"no answer while reading {FILES.name}", where=self._kafka.bootstrap_servers
+                )
             error = message.error()
             if error is None:
                 self._add(message.key() or b"", message.value() or b"")

@@ -112,7 +112,7 @@ class DispatchLane:
         try:
             message = Message.read(record.key, record.value, dict(record.headers))
         except ValueError as error:
-            logger.error("not a batch", offset=record.offset, error=str(error))
+            logger.warning("not a batch", offset=record.offset, error=str(error))
             return malformed(record.key, record.value, str(error))
         async with self._slots:
             if self._finishing:
@@ -126,7 +126,5 @@ class DispatchLane:
             return {}
         offsets = message.source.expand()
         wanted = [offsets[rejection["index"]] for rejection in delivered.answer.rejected]
-        found = await asyncio.to_thread(
-            read_records, self._kafka, RAW.name, message.source.partition, wanted
-        )
+        found = await asyncio.to_thread(read_records, self._kafka, RAW.name, message.source.partition, wanted)
         return {offset: RawOriginal(raw.key() or b"", raw.value() or b"") for offset, raw in found.items()}

@@ -30,28 +30,29 @@ class Publisher:
         self._name = settings.tail.name
         self._instance = uuid4().hex
         self._abandoned = False
-        self._producer: TransactionalProducer | None = None
+        self._producer = self._new(self._name)
         self.partitions = 0  #: of the raw topic, once started
 
     def start(self) -> None:
         """Take the name, ending whoever has it. Raises :class:`Unreachable` and other Problems."""
         self.partitions = _partitions(self._settings)
-        claim = [checkpoint.claim(self._name, self._instance)]
-        try:
-            self._open().commit(lambda producer: send_all(producer, CHECKPOINTS.name, claim))
-        except OwnershipLostError:
-            raise self._taken_over() from None
-        except KafkaException as error:
-            raise _unreachable(self._settings, error) from None
+        self._claim(self._name, self._producer)
 
     def read(self) -> State:
         """The checkpoints as they are now."""
         return checkpoint.read(self._settings.kafka)
 
     def end(self, owner: str) -> None:
-        """Fence the tailer called ``owner``: what it has open is aborted, and it publishes no more."""
+        """End the tailer called ``owner``: what it has open is aborted, and it publishes no more."""
+        self._claim(owner, self._new(owner))
+
+    def _claim(self, name: str, producer: TransactionalProducer) -> None:
+        claim = [checkpoint.claim(name, self._instance)]
         try:
-            self._new(owner).fence()
+            producer.fence()
+            producer.commit(lambda inner: send_all(inner, CHECKPOINTS.name, claim))
+        except OwnershipLostError:
+            raise _taken_over(name) from None
         except KafkaException as error:
             raise _unreachable(self._settings, error) from None
 
@@ -62,7 +63,7 @@ class Publisher:
         """
         while True:
             try:
-                (self._producer or self._open()).commit(batch.produce)
+                self._producer.commit(batch.produce)
             except (OwnershipLostError, KafkaException) as error:
                 logger.warning("transaction failed", error=str(error))
                 if self._regained(batch):
@@ -76,35 +77,29 @@ class Publisher:
             if self._abandoned:
                 raise AbandonedError(self._name)
             with contextlib.suppress(KafkaException, Unreachable):
-                self._open()
+                self._producer = self._new(self._name)
+                self._producer.fence()
                 state = self.read()
                 break
         if state.claims.get(self._name) != self._instance:
-            raise self._taken_over()
+            raise _taken_over(self._name)
         identity, moved = next(iter(batch.checkpoints.items()))
         return state.files.get(identity) == moved
 
     def abandon(self) -> None:
         """Make a call that is under way give up soon; what it had open is aborted by the next tailer."""
         self._abandoned = True
-        if self._producer:
-            self._producer.abandon()
-
-    def _open(self) -> TransactionalProducer:
-        producer = self._new(self._name)
-        producer.fence()
-        self._producer = producer
-        return producer
+        self._producer.abandon()
 
     def _new(self, name: str) -> TransactionalProducer:
         timeout_s = self._settings.tail.transaction_timeout_s
         return TransactionalProducer(self._settings.kafka, f"spotstream-tail-{name}", timeout_s=timeout_s)
 
-    def _taken_over(self) -> Problem:
-        return Problem(
-            f"another tailer named {self._name} took over",
-            remedy="give each tailer a tail.name of its own, or run one of them",
-        )
+
+def _taken_over(name: str) -> Problem:
+    return Problem(
+        f"another tailer named {name} took over", remedy="give each a tail.name of its own, or run only one"
+    )
 
 
 def _partitions(settings: Settings) -> int:

@@ -1,6 +1,5 @@
 """A round: what one transaction publishes. Records, descriptors, dead letters, checkpoints: all or none."""
 
-from base64 import b64encode
 from collections import defaultdict
 from itertools import repeat
 from typing import NamedTuple
@@ -77,7 +76,7 @@ def _post(producer: Producer, letter: Letter) -> None:
         stage="tail",
         reason="too_large",
         reasons=[Reason(field="", value=f"{line.length} bytes", rule=rule)],
-        original=b64encode(line.head),
+        original=line.head,
         place=Place(
             descriptor=letter.descriptor.hex(),
             path=letter.path,

@@ -6,7 +6,12 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from schemas.errors import UsageError
 from schemas.registry import RegistrySettings
@@ -34,12 +39,20 @@ class AvstarSettings(_Section):
 class TailSettings(_Section):
     """The ``tail`` section: following files."""
 
-    name: str = Field("tail", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="a tailer's name; one runs under it")
+    name: str = Field(
+        "tail", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="a tailer's name; one runs under it"
+    )
     profile: str = Field("avion", description="mapping profile, a built-in's name or a TOML file")
-    partitioning: Literal["file", "block"] = Field("file", description="block spreads one file over all partitions")
+    partitioning: Literal["file", "block"] = Field(
+        "file", description="block spreads one file over all partitions"
+    )
     block_bytes: int = Field(1_048_576, ge=4096, le=16_777_216, description="read and published at a time")
-    max_record_bytes: int = Field(1_048_576, ge=1024, le=4_194_304, description="longest record that is taken")
-    transaction_timeout_s: float = Field(15.0, gt=0, description="after which the broker aborts a silent tailer's")
+    max_record_bytes: int = Field(
+        1_048_576, ge=1024, le=4_194_304, description="longest record that is taken"
+    )
+    transaction_timeout_s: float = Field(
+        15.0, gt=0, description="after which the broker aborts a silent tailer's"
+    )
 
 
 class BatchSettings(_Section):
@@ -53,7 +66,9 @@ class DispatchSettings(_Section):
     """The ``dispatch`` section: sending batches to Avstar."""
 
     requests_at_once: int = Field(15, ge=1, le=256, description="requests in flight at the most")
-    per_partition: int = Field(15, ge=1, le=256, description="of these from one partition; 1 keeps strict order")
+    per_partition: int = Field(
+        15, ge=1, le=256, description="of these from one partition; 1 keeps strict order"
+    )
     backoff_base_s: float = Field(0.2, gt=0, description="full jitter: random(0, min(cap, base * 2^attempt))")
     backoff_cap_s: float = Field(20.0, gt=0, description="longest wait between two attempts")
 
@@ -63,9 +78,13 @@ class WorkerSettings(_Section):
 
     session_timeout_s: float = Field(8.0, ge=6, description="after which a silent worker's partitions move")
     drain_s: float = Field(3.0, gt=0, description="to finish what is in flight when partitions are revoked")
-    transaction_timeout_s: float = Field(15.0, gt=0, description="after which the broker aborts a transaction")
+    transaction_timeout_s: float = Field(
+        15.0, gt=0, description="after which the broker aborts a transaction"
+    )
     web_host: str = Field("127.0.0.1", description="address that metrics and status bind to")
-    web_port: int = Field(6066, ge=0, le=65_534, description="validate's; dispatch takes the next one; 0: any free")
+    web_port: int = Field(
+        6066, ge=0, le=65_534, description="validate's; dispatch takes the next one; 0: any free"
+    )
 
 
 class LogSettings(_Section):
@@ -115,7 +134,9 @@ def load(overrides: dict[str, dict[str, Any]] | None = None) -> Settings:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         what = "no such setting" if first["type"] == "extra_forbidden" else first["msg"]
-        raise UsageError(what, where=f"setting {name}", remedy="see the settings in docs/settings.md") from None
+        raise UsageError(
+            what, where=f"setting {name}", remedy="see the settings in docs/settings.md"
+        ) from None
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"not valid TOML: {error}", where=str(Path(FILE).resolve())) from None
 

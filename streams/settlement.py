@@ -1,4 +1,4 @@
-"""How a delivered batch ends on the topics: a receipt, and dead letters for what Avstar did not take. Pure."""
+"""How a delivered batch ends: a receipt, and dead letters for what Avstar did not take. Pure."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from topics.catalogue import BATCHES, DLQ, RAW, RECEIPTS
 
 
 class Message(NamedTuple):
-    """A message of ``avstar.batches``, read back: the request, where its records came from, all its headers."""
+    """A message of ``avstar.batches``, read back: the request, its records' source, all its headers."""
 
     batch: Batch
     source: Source
@@ -35,7 +35,9 @@ class Message(NamedTuple):
                 headers["content-type"].decode(),
                 headers["content-encoding"].decode(),
             )
-            return cls(batch, source_of(dict(headers)), {name: text.decode() for name, text in headers.items()})
+            return cls(
+                batch, source_of(dict(headers)), {name: text.decode() for name, text in headers.items()}
+            )
         except KeyError as missing:
             raise ValueError(f"no header {missing}") from None
 

@@ -65,7 +65,9 @@ class Judges:
 class ValidateLane:
     """Validates one partition: gathers a window, judges it, commits it while the next one is judged."""
 
-    def __init__(self, owned: Owned, settings: BatchSettings, judges: Judges, codecs: Mapping[Kind, Codec]) -> None:
+    def __init__(
+        self, owned: Owned, settings: BatchSettings, judges: Judges, codecs: Mapping[Kind, Codec]
+    ) -> None:
         self._owned, self._judges, self._codecs = owned, judges, codecs
         self._limit = settings.records
         self._window: Window[Raw] = Window(settings.records, settings.seconds)
@@ -141,7 +143,9 @@ class ValidateLane:
         if not self._died_here:
             await self._owned.commit(lambda _: None, self._owned.position, _TRYING)
             return self._judges.judge(window)
-        logger.warning("the last worker died here: judging apart", offset=window[0].offset, records=len(window))
+        logger.warning(
+            "the last worker died here: judging apart", offset=window[0].offset, records=len(window)
+        )
         alive = await survivors(window, self._judges.descriptors)
         verdicts = iter(self._judges.judge([raw for raw, lives in zip(window, alive, strict=True) if lives]))
         return [next(verdicts) if lives else QUARANTINED for lives in alive]

@@ -1,4 +1,4 @@
-"""The window: records of one partition, gathered until there are enough or the first has waited long enough."""
+"""The window: records of one partition, gathered until they are enough or have waited long enough."""
 
 from collections import deque
 from collections.abc import Sequence

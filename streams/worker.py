@@ -168,7 +168,11 @@ class Supervisor:
             status = await self._run_once(role)
             failures.append(loop.time())
             often = len(failures) == failures.maxlen and failures[-1] - failures[0] < self._WITHIN_S
-            if self._stopping.is_set() or status in (UsageError.exit_status, Unreachable.exit_status) or often:
+            if (
+                self._stopping.is_set()
+                or status in (UsageError.exit_status, Unreachable.exit_status)
+                or often
+            ):
                 return abs(status)
             logger.error("ended, starting it again", role=role, status=status)
             await _first(self._stopping.wait(), asyncio.sleep(self._PAUSE_S))

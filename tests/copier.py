@@ -1,12 +1,13 @@
 """A process that copies one topic to another through the chunk transport: the ownership protocol, bare.
 
-``python tests/copier.py BOOTSTRAP GROUP SOURCE TARGET [CHUNK]``; each source record becomes one target record with
-the same key, value and partition. Prints a line when an assignment is complete.
+``python tests/copier.py BOOTSTRAP GROUP SOURCE TARGET [CHUNK]``; each source record becomes one target
+record with the same key, value and partition. Prints a line when an assignment is complete.
 """
 
 import asyncio
 import signal
 import sys
+from functools import partial
 
 from topics.connection import KafkaSettings
 from topics.ownership import Owned, Ownership
@@ -35,13 +36,13 @@ class CopyLane:
                 self.wake.clear()
                 if self.pending and not self.finishing:
                     window, self.pending = self.pending, []
-                    messages = [{"key": r.key, "value": r.value} for r in window]
-                    await self.owned.commit(
-                        lambda producer: send_all(producer, self.target, messages, self.owned.partition.partition),
-                        window[-1].offset + 1,
-                    )
+                    produce = partial(self.produce, [{"key": r.key, "value": r.value} for r in window])
+                    await self.owned.commit(produce, window[-1].offset + 1)
         except OwnershipLostError:
             print("lost", flush=True)
+
+    def produce(self, messages, producer):
+        send_all(producer, self.target, messages, self.owned.partition.partition)
 
     async def finish(self):
         self.finishing = True

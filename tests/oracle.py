@@ -32,7 +32,7 @@ class Verdict(NamedTuple):
     why: str = ""
 
 
-class Wrong(Exception):  # noqa: N818 - it is not an error of ours
+class Wrong(Exception):
     """The record breaks a rule; the first one is enough here."""
 
 

@@ -2,21 +2,21 @@
 
 import json
 import threading
-from base64 import b64encode
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from confluent_kafka import Message, Producer
 from typer.testing import CliRunner, Result
 
-from schemas import batch, hashes
+from schemas.batch import source_of
+from schemas.codec import Codec
 from schemas.descriptor import Descriptor
 from schemas.errors import Problem, Unreachable
-from schemas.letter import DeadLetter, Place, Receipt, now
-from schemas.rawkey import RawKey
-from schemas.records import Valid
+from schemas.letter import DeadLetter, Receipt, now
+from schemas.records import KINDS
 from streams import tail
 from streams.audit import audit
 from streams.books import Tally
@@ -24,8 +24,9 @@ from streams.cli import app
 from streams.judge import Judge
 from streams.lab.generate import Truth, generate, write
 from streams.lab.kafka import Broker
+from streams.outcome import conclude
 from streams.settings import Settings, load
-from topics.catalogue import BATCHES, DLQ, FILES, RAW, RECEIPTS
+from topics.catalogue import FILES, RAW, RECEIPTS
 from topics.provision import apply
 from topics.reader import read_all, read_compacted
 
@@ -66,48 +67,32 @@ def published(settings: Settings, path: Path) -> list[Message]:
     return [m for m in read_all(settings.kafka, RAW.name) if (m.key() or b"")[:16] in ours]
 
 
+class Record(NamedTuple):
+    """A raw record as the workers see it."""
+
+    offset: int
+    timestamp: int
+    key: bytes
+    value: bytes
+
+
 def validate(settings: Settings, path: Path, *, deliver: bool = True) -> None:
     """What the workers do with a file's records: windows, batches, dead letters, receipts."""
     raws = published(settings, path)
-    files = read_compacted(settings.kafka, FILES.name)
-    judge = Judge(Descriptor.load(files[(raws[0].key() or b"")[:16]]))
+    partition = raws[0].partition() or 0
+    records = [Record(raw.offset() or 0, 0, raw.key() or b"", raw.value() or b"") for raw in raws]
+    values = read_compacted(settings.kafka, FILES.name)
+    descriptors = {record.key[:16]: Descriptor.load(values[record.key[:16]]) for record in records}
+    (judge,) = map(Judge, descriptors.values())
+    codecs = {kind: Codec(kind, 1) for kind in KINDS}
     producer = Producer(settings.kafka.confluent(message_max_bytes=16_000_000))
-    for start in range(0, len(raws), 500):
-        window = raws[start : start + 500]
-        taken: list[tuple[int, Valid]] = []
-        for raw, verdict in zip(window, judge.judge([raw.value() or b"" for raw in window]), strict=True):
-            if isinstance(verdict, Valid):
-                taken.append((raw.offset() or 0, verdict))
-                continue
-            place = RawKey.unpack(raw.key() or b"")
-            letter = DeadLetter(
-                kind="record",
-                stage="validate",
-                reason="invalid",
-                reasons=verdict.reasons,
-                original=b64encode(raw.value() or b""),
-                record_type=verdict.record_type,
-                place=Place(
-                    descriptor=place.descriptor.hex(),
-                    path=str(path),
-                    offset=place.offset,
-                    number=place.number,
-                    partition=raw.partition() or 0,
-                    raw_offset=raw.offset() or 0,
-                ),
-                first_failure=now(),
-                last_failure=now(),
-            )
-            key = hashes.rejection_key(place.descriptor, place.offset, raw.value() or b"")
-            producer.produce(DLQ.name, letter.dump(), key)
-        built = batch.build([(valid.placement_hash, valid.canonical) for _, valid in taken])
-        first, last = window[0].offset() or 0, window[-1].offset() or 0
-        partition = window[0].partition() or 0
-        source = batch.Source(partition, first, last, len(window), batch.runs([o for o, _ in taken], first))
-        producer.produce(
-            BATCHES.name, built.body, built.key, partition, headers=built.headers(source, [], [], 0)
-        )
-        if deliver:
+    for start in range(0, len(records), 500):
+        window = records[start : start + 500]
+        verdicts = judge.judge([record.value for record in window])
+        outcome = conclude(window, verdicts, partition, codecs, descriptors)
+        outcome.produce(producer, partition)
+        if deliver and (built := outcome.batch):
+            source = source_of(dict(outcome.headers))
             receipt = Receipt(
                 status="delivered", batch_id=built.batch_id, source=source, records=built.records, at=now()
             )

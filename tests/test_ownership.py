@@ -143,7 +143,7 @@ def test_kills_stops_joins_and_leaves_lose_and_double_nothing(broker, make_topic
 
 
 async def test_the_position_is_read_after_the_fence(broker, make_topic, unique):
-    """The interleaving that doubles records: the old owner commits after the new one has read the position."""
+    """The interleaving that doubles records: the old owner commits after the new one read the position."""
     topic = make_topic("source")
     fill(broker.bootstrap, topic, 1, 100)
     kafka = KafkaSettings(bootstrap_servers=broker.bootstrap)
@@ -168,9 +168,11 @@ async def test_the_position_is_read_after_the_fence(broker, make_topic, unique):
     )
     positions = await ownership.assign([TopicPartition(topic, 0)], -1, "")
     assert outcome == ["fenced"]
-    assert positions == {TopicPartition(topic, 0): committed(broker.bootstrap, unique, topic)} == {
-        TopicPartition(topic, 0): 10
-    }
+    assert (
+        positions
+        == {TopicPartition(topic, 0): committed(broker.bootstrap, unique, topic)}
+        == {TopicPartition(topic, 0): 10}
+    )
     ownership._lanes.clear()
     await ownership.close()
 
@@ -294,7 +296,7 @@ async def test_markers_and_aborted_records_leave_no_holes(broker, make_topic, un
 
 
 async def test_pausing_while_a_fetch_is_under_way_loses_nothing(broker, make_topic, unique):
-    """Faust drops what a fetch brings for a partition that was paused meanwhile; the chunk transport must not."""
+    """Faust drops what a fetch brings for a partition paused meanwhile; the chunk transport must not."""
     source, target = make_topic("source", 2), make_topic("target", 2)
     fill(broker.bootstrap, source, 2, 40_000)
     app = make_app(broker.bootstrap, unique, source, target, chunk=100)

@@ -11,7 +11,7 @@ _MIB = 1_048_576
 
 
 class Topic(NamedTuple):
-    """A topic's contract. ``partitions`` is the default at creation; retention in milliseconds, -1 for ever."""
+    """A topic's contract. ``partitions``: the default at creation; retention in ms, -1 for ever."""
 
     name: str
     purpose: str
@@ -46,8 +46,12 @@ CHECKPOINTS = Topic(
 )
 SPOTS = Topic("avion.validated.spots", "validated spots", "validate", "any", "delete", 7 * _DAY_MS)
 AVAILS = Topic("avion.validated.avails", "validated avails", "validate", "any", "delete", 7 * _DAY_MS)
-BILLING = Topic("avion.validated.billing", "validated billing records", "validate", "any", "delete", 7 * _DAY_MS)
-MAKEGOODS = Topic("avion.validated.makegoods", "validated make-goods", "validate", "any", "delete", 7 * _DAY_MS)
+BILLING = Topic(
+    "avion.validated.billing", "validated billing records", "validate", "any", "delete", 7 * _DAY_MS
+)
+MAKEGOODS = Topic(
+    "avion.validated.makegoods", "validated make-goods", "validate", "any", "delete", 7 * _DAY_MS
+)
 BATCHES = Topic(
     "avstar.batches",
     "the exact requests to Avstar",
@@ -59,7 +63,13 @@ BATCHES = Topic(
 )
 RECEIPTS = Topic("avstar.receipts", "how each batch ended", "dispatch", "audit", "delete", 90 * _DAY_MS)
 DLQ = Topic(
-    "avstar.dlq", "what failed, with all context", "tail, validate, dispatch", "dlq, audit", "compact", -1, 24 * _MIB
+    "avstar.dlq",
+    "what failed, with all context",
+    "tail, validate, dispatch",
+    "dlq, audit",
+    "compact",
+    -1,
+    24 * _MIB,
 )
 
 #: By record type, as in the ``record_type`` column.

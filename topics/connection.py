@@ -14,7 +14,9 @@ class KafkaSettings(BaseModel):
 
     bootstrap_servers: str = Field("localhost:9092", description="brokers, host:port, comma-separated")
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    ssl_cafile: Path | None = Field(None, description="PEM file with the authority of the brokers' certificates")
+    ssl_cafile: Path | None = Field(
+        None, description="PEM file with the authority of the brokers' certificates"
+    )
     ssl_certfile: Path | None = Field(None, description="PEM file with the client's certificate")
     ssl_keyfile: Path | None = Field(None, description="PEM file with the client's key")
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
@@ -24,7 +26,7 @@ class KafkaSettings(BaseModel):
     timeout_s: float = Field(15.0, gt=0, description="how long a command waits for the broker")
 
     def confluent(self, **extra: Any) -> dict[str, Any]:
-        """Configuration for confluent-kafka clients, ``extra`` in librdkafka's names (dots as underscores)."""
+        """Configuration for confluent-kafka, ``extra`` in librdkafka's names (underscores for dots)."""
         config: dict[str, Any] = {
             "bootstrap.servers": self.bootstrap_servers,
             "security.protocol": self.security_protocol,

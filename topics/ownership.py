@@ -22,7 +22,7 @@ from topics.transaction import AbandonedError, OwnershipLostError, Transactional
 
 
 def group_metadata(group: str, generation: int, member: str) -> bytes:
-    """The group's generation as confluent-kafka's producer takes it, for a group that aiokafka is a member of.
+    """The group's generation as confluent-kafka's producer takes it, of a group that aiokafka has joined.
 
     The layout is librdkafka's serialization (``rd_kafka_consumer_group_metadata_write``): ``CGMDv2:``, the
     generation as little-endian int32, group id and member id NUL-terminated, then 1 for "no instance id".
@@ -61,7 +61,12 @@ class Owned:
     """
 
     def __init__(
-        self, partition: TopicPartition, producer: TransactionalProducer, position: int, note: str, owner: "Ownership"
+        self,
+        partition: TopicPartition,
+        producer: TransactionalProducer,
+        position: int,
+        note: str,
+        owner: "Ownership",
     ) -> None:
         self.partition, self.position, self.note = partition, position, note
         self._producer, self._owner = producer, owner
@@ -78,7 +83,7 @@ class Owned:
         """
         offset = Offset(self.partition.topic, self.partition.partition, position, metadata=note)
         try:
-            # librdkafka's calls can outlast their timeouts (docs/decisions.md); by then the broker has aborted.
+            # librdkafka's calls can outlast their timeouts (docs/decisions.md); the broker has aborted then.
             async with asyncio.timeout(self._owner.transaction_timeout_s + _GRACE_S):
                 await self._owner.blocking(self._producer.commit, produce, [offset], self._group)
         except (OwnershipLostError, AbandonedError):
@@ -200,7 +205,7 @@ class Ownership:
             raise Problem(
                 f"records {committed.offset} to {low - 1} were deleted before {self.group} read them",
                 where=f"{committed.topic}, partition {committed.partition}",
-                remedy="lengthen the topic's retention; then set the group's offset by hand to go on without them",
+                remedy="lengthen the retention; to go on without them, set the group's offset by hand",
             )
         return committed.offset, committed.metadata or ""
 
@@ -222,7 +227,7 @@ class Ownership:
         lane.feed(chunk.records)
 
     async def release(self, partitions: Iterable[TopicPartition]) -> None:
-        """Give ``partitions`` up: what is in flight may finish within the drain time, then it is abandoned."""
+        """Give ``partitions`` up: what is in flight may finish within the drain time, or is abandoned."""
         leaving = [self._lanes.pop(tp) for tp in partitions if tp in self._lanes]
         if not leaving:
             return

@@ -69,9 +69,11 @@ def apply(settings: KafkaSettings, catalogue: Iterable[Topic] = CATALOGUE) -> li
 
 
 def require(settings: KafkaSettings) -> None:
-    """Raise :class:`Problem` when a declared topic is missing, or there is a raw partition without its batches."""
+    """Raise :class:`Problem` when a declared topic is missing, or a raw partition has none for batches."""
     broker = _Broker(settings)
-    missing = [change.topic for change in broker.differences(list(CATALOGUE)) if change.action is Action.CREATE]
+    missing = [
+        change.topic for change in broker.differences(list(CATALOGUE)) if change.action is Action.CREATE
+    ]
     if missing:
         raise Problem(
             f"no such topic: {', '.join(missing)}",
@@ -106,7 +108,9 @@ class _Broker:
 
     def partitions(self, topic: Topic) -> int:
         try:
-            return len(self._admin.list_topics(topic.name, self._settings.timeout_s).topics[topic.name].partitions)
+            return len(
+                self._admin.list_topics(topic.name, self._settings.timeout_s).topics[topic.name].partitions
+            )
         except KafkaException as error:
             raise self._problem(error) from error
 

@@ -1,4 +1,4 @@
-"""The chunk transport: Faust's aiokafka driver, made to deliver one event per polled chunk and to lose nothing.
+"""The chunk transport: Faust's aiokafka driver, delivering one event per polled chunk and losing nothing.
 
 Registered under the URL scheme ``chunks``. A stream event's value is a :class:`topics.ownership.Chunk`. Faust
 keeps the agents, the consumer group, pausing and the worker's life cycle; offsets travel in the application's
@@ -13,7 +13,8 @@ import aiokafka
 import faust
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.structs import TopicPartition
-from faust.transport.drivers import TRANSPORTS, aiokafka as driver
+from faust.transport.drivers import TRANSPORTS
+from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
 from topics.connection import KafkaSettings
@@ -34,7 +35,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         self._sequences: dict[TopicPartition, int] = {}
         self._epoch = 0
 
-    def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
+    def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:  # noqa: ARG002
         conf = self.app.conf
         ownership: Ownership = self.app.ownership
         return aiokafka.AIOKafkaConsumer(
@@ -170,7 +171,7 @@ class Transport(driver.Transport):
 TRANSPORTS.aliases[SCHEME] = "topics.transport:Transport"
 
 
-class ChunkSchema(faust.Schema):  # type: ignore[misc]
+class ChunkSchema(faust.Schema):
     """Leaves a chunk as it is: records are decoded by the application, never by Faust's serializers."""
 
     def loads_key(self, app: Any, message: Any, *, loads: Any = None, serializer: Any = None) -> Any:  # noqa: ARG002
@@ -193,7 +194,7 @@ def credentials(kafka: KafkaSettings) -> Any:
     return faust.SSLCredentials(context=context) if context else None
 
 
-class App(faust.App):  # type: ignore[misc]
+class App(faust.App):
     """A Faust app whose one agent feeds chunks to an :class:`Ownership`."""
 
     def __init__(self, ownership: Ownership, topic: str, *, max_poll_records: int, **options: Any) -> None:

@@ -7,7 +7,7 @@ import orjson
 from aiohttp import web
 
 
-class Refusal(Exception):  # noqa: N818 - an answer, not an error of ours
+class Refusal(Exception):
     """An answer other than success: HTTP status, a short stable ``code``, a message, headers."""
 
     def __init__(
