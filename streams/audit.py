@@ -18,7 +18,7 @@ from schemas.batch import source_of
 from schemas.descriptor import Descriptor
 from schemas.errors import Problem, Unreachable, UsageError
 from schemas.letter import Receipt
-from streams import checkpoint
+from streams import checkpoint, log
 from streams.books import Books, Finding, Statement, Tally
 from streams.checkpoint import Checkpoint
 from streams.console import console, safe
@@ -26,6 +26,8 @@ from streams.settings import Settings
 from streams.source import OpenFile, Source
 from topics.catalogue import BATCHES, DLQ, FILES, RAW, RECEIPTS
 from topics.reader import beginnings, read_all
+
+logger = log.get("audit")
 
 #: Findings in the table; ``--json`` has more.
 _SHOWN = 20
@@ -103,8 +105,9 @@ def _balance(settings: Settings) -> Statement:
             try:
                 enter(books, message)
             except (ValueError, KeyError) as error:
+                # If it stood for records, these are missing now.
                 where = f"{topic.name} {message.partition()}:{message.offset()}"
-                raise Problem(f"a message that is not spotstream's: {error!r}", where=where) from None
+                logger.warning("a message is passed over that is not spotstream's", at=where, why=repr(error))
     return books.close()
 
 

@@ -2,7 +2,6 @@
 
 import gzip
 import sys
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import orjson
@@ -11,7 +10,7 @@ from rich.table import Table
 
 from schemas.descriptor import Descriptor
 from schemas.errors import Problem
-from schemas.letter import DeadLetter
+from schemas.letter import DeadLetter, Reason
 from schemas.records import column
 from streams.console import console, safe
 from streams.rows import Rows
@@ -34,7 +33,7 @@ class Summary(NamedTuple):
     reason: str
     record_type: str
     records: int
-    path: str
+    files: tuple[str, ...]
     number: int
     what: str
     retry_count: int
@@ -44,7 +43,7 @@ class Summary(NamedTuple):
 def list_letters(settings: Settings, *, reason: str, kind: str, file: str, as_json: bool) -> None:
     """Print the open dead letters that match; ``kind`` is record or batch, or a kind of record."""
     found = [letter for letter in summaries(settings.kafka) if _matches(letter, reason, kind, file)]
-    found.sort(key=lambda letter: (letter.path, letter.number, letter.last_failure))
+    found.sort(key=lambda letter: (letter.files, letter.number, letter.last_failure))
     if as_json:
         for letter in found:
             sys.stdout.write(orjson.dumps(letter._asdict()).decode() + "\n")
@@ -53,7 +52,7 @@ def list_letters(settings: Settings, *, reason: str, kind: str, file: str, as_js
     for heading in ("key", "kind", "stage", "reason", "records", "where", "what"):
         table.add_column(heading, overflow="fold", justify="right" if heading == "records" else "left")
     for letter in found[:_SHOWN]:
-        where = f"{letter.path}:{letter.number}" if letter.number else letter.path
+        where = ", ".join(letter.files) + (f":{letter.number}" if letter.number else "")
         kinds = letter.record_type or letter.kind
         cells = (
             letter.key[:16],
@@ -71,21 +70,26 @@ def list_letters(settings: Settings, *, reason: str, kind: str, file: str, as_js
         screen.print(f"… and {len(found) - _SHOWN:,} more; --json lists all")
 
 
-def summaries(kafka: KafkaSettings) -> Iterator[Summary]:
+def summaries(kafka: KafkaSettings) -> list[Summary]:
     """Of every open dead letter; the originals are not kept, so that a long queue fits into memory."""
+    paths = {
+        key.hex(): Descriptor.load(value).path for key, value in read_compacted(kafka, FILES.name).items()
+    }
     found: dict[bytes, Summary] = {}
     for message in read_all(kafka, DLQ.name):
         key, value = message.key() or b"", message.value()
         found.pop(key, None)
         if value is not None:
-            found[key] = _summary(key.decode(), orjson.loads(value))
-    yield from found.values()
+            found[key] = _summary(key.decode(errors="replace"), orjson.loads(value), paths)
+    return list(found.values())
 
 
-def _summary(key: str, letter: dict[str, Any]) -> Summary:
+def _summary(key: str, letter: dict[str, Any], paths: dict[str, str]) -> Summary:
     place: dict[str, Any] = letter.get("place") or {}
-    what = "; ".join(
-        f"{reason['field']}: {reason['rule']}".removeprefix(": ") for reason in letter.get("reasons", ())
+    descriptors = (
+        [place["descriptor"]]
+        if "descriptor" in place
+        else letter.get("headers", {}).get("files", "").split(",")
     )
     return Summary(
         key,
@@ -94,19 +98,26 @@ def _summary(key: str, letter: dict[str, Any]) -> Summary:
         letter["reason"],
         letter.get("record_type", ""),
         letter.get("records", 1),
-        place.get("path", ""),
+        tuple(sorted(paths[descriptor] for descriptor in descriptors if descriptor in paths)),
         place.get("number", 0),
-        what,
+        "; ".join(_said(letter["stage"], reason) for reason in letter.get("reasons", ())),
         letter.get("retry_count", 0),
         letter["last_failure"],
     )
 
 
+def _said(stage: str, reason: Reason) -> str:
+    # Avstar's code or status says more than its message; a cell's or a row's text would only be long.
+    about = reason["value"] if stage == "dispatch" else reason["field"]
+    return f"{about}: {reason['rule']}" if about else reason["rule"]
+
+
 def _matches(letter: Summary, reason: str, kind: str, file: str) -> bool:
+    end = "/" + file.lstrip("./")
     return (
         reason in ("", letter.reason)
         and kind in ("", letter.kind, letter.record_type)
-        and (not file or letter.path == file or letter.path.endswith("/" + file.lstrip("./")))
+        and (not file or any(path == file or path.endswith(end) for path in letter.files))
     )
 
 
