@@ -1,5 +1,7 @@
 """The broker's topics become what is declared, and nothing is ever taken away."""
 
+import time
+
 import pytest
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
@@ -29,6 +31,9 @@ def _set(broker: Broker, topic: str, **values: str) -> None:
         )
     admin = AdminClient({"bootstrap.servers": broker.bootstrap})
     admin.incremental_alter_configs([resource])[resource].result(15)
+    expected = {name.replace("_", "."): value for name, value in values.items()}
+    while not expected.items() <= _config(broker, topic).items():
+        time.sleep(0.02)  # the broker follows its controller
 
 
 def _config(broker: Broker, topic: str) -> dict[str, str]:

@@ -4,6 +4,7 @@ Missing topics are created and settings that differ are altered. What would shri
 retention, smaller messages) or cannot be undone (partitions) is reported and left to the operator.
 """
 
+import time
 from collections.abc import Iterable
 from concurrent.futures import Future
 from enum import StrEnum
@@ -60,11 +61,12 @@ def plan(settings: KafkaSettings, catalogue: Iterable[Topic] = CATALOGUE) -> lis
 
 
 def apply(settings: KafkaSettings, catalogue: Iterable[Topic] = CATALOGUE) -> list[Change]:
-    """Create and alter what :func:`plan` says; returns that plan. Raises like it."""
+    """Create and alter what :func:`plan` says; returns that plan once it is done. Raises like it."""
     broker, topics = _Broker(settings), {topic.name: topic for topic in catalogue}
     changes = broker.differences(list(topics.values()))
     broker.create([topics[change.topic] for change in changes if change.action is Action.CREATE])
     broker.alter([change for change in changes if change.action is Action.ALTER])
+    broker.settle(list(topics.values()))
     return changes
 
 
@@ -137,6 +139,16 @@ class _Broker:
         )
         for resource, outcome in altered.items():
             self._wait(resource.name, outcome)
+
+    def settle(self, declared: list[Topic]) -> None:
+        """Wait until the broker shows what its controller has done: it follows a moment later."""
+        deadline = time.monotonic() + self._settings.timeout_s
+        while any(change.action is not Action.LEAVE for change in self.differences(declared)):
+            if time.monotonic() > deadline:
+                raise Problem(
+                    "the changes did not take effect in time", where=self._settings.bootstrap_servers
+                )
+            time.sleep(0.05)
 
     def _settings_of(self, topics: list[Topic]) -> dict[str, dict[str, str]]:
         if not topics:
