@@ -8,7 +8,7 @@ from typing import NamedTuple
 from aiokafka.structs import ConsumerRecord
 from confluent_kafka import Producer
 
-from streams import log
+from streams import log, metrics
 from streams.answer import Booked
 from streams.delivery import Delivered, Delivery
 from streams.settings import DispatchSettings
@@ -104,6 +104,8 @@ class DispatchLane:
                 settlement.produce(producer)
 
         await self._owned.commit(produce, position)
+        for settlement in ended:
+            _count(settlement)
         if self._paused and len(self._flights) <= self._most // 2:
             self._paused = False
             self._owned.resume()
@@ -128,3 +130,12 @@ class DispatchLane:
         wanted = [offsets[rejection["index"]] for rejection in delivered.answer.rejected]
         found = await asyncio.to_thread(read_records, self._kafka, RAW.name, message.source.partition, wanted)
         return {offset: RawOriginal(raw.key() or b"", raw.value() or b"") for offset, raw in found.items()}
+
+
+def _count(settlement: Settlement) -> None:
+    receipt = settlement.receipt
+    metrics.BATCHES.labels(receipt.status if receipt else "malformed").inc()
+    if receipt:
+        metrics.BOOKED.labels("new").inc(receipt.accepted)
+        metrics.BOOKED.labels("known").inc(receipt.duplicates)
+        metrics.BOOKED.labels("rejected").inc(len(receipt.rejected))

@@ -8,7 +8,7 @@ from typing import Any
 from schemas.codec import Codec
 from schemas.descriptor import Descriptor
 from schemas.records import Kind
-from streams import log
+from streams import log, metrics
 from streams.descriptors import Descriptors
 from streams.judge import Judge
 from streams.outcome import QUARANTINED, UNDESCRIBED, Outcome, Raw, Verdict, conclude
@@ -153,3 +153,5 @@ class ValidateLane:
     async def _commit(self, outcome: Outcome) -> None:
         partition = self._owned.partition.partition
         await self._owned.commit(lambda producer: outcome.produce(producer, partition), outcome.end)
+        metrics.RECORDS.labels("rejected").inc(len(outcome.letters))
+        metrics.RECORDS.labels("accepted").inc(outcome.records - len(outcome.letters))

@@ -14,7 +14,8 @@ from schemas.codec import Codec, schema
 from schemas.errors import Problem, Unreachable, UsageError
 from schemas.records import KINDS
 from schemas.registry import Registry
-from streams import log
+from streams import log, metrics, status
+from streams.answer import Answer
 from streams.avstar import Avstar
 from streams.delivery import Delivery
 from streams.descriptors import Descriptors
@@ -50,7 +51,7 @@ def _ownership(settings: Settings, role: Role, lane: Callable[[Owned], Lane]) ->
 
 def _app(ownership: Ownership, topic: Topic, settings: Settings, role: Role, max_poll_records: int) -> App:
     port = settings.worker.web_port and settings.worker.web_port + (role == "dispatch")
-    return App(
+    app = App(
         ownership,
         topic.name,
         max_poll_records=max_poll_records,
@@ -59,6 +60,8 @@ def _app(ownership: Ownership, topic: Topic, settings: Settings, role: Role, max
         web_host=settings.worker.web_host,
         web_port=port,
     )
+    status.add_pages(app, role)
+    return app
 
 
 @asynccontextmanager
@@ -79,13 +82,18 @@ async def _validate(settings: Settings) -> AsyncIterator[App]:
 @asynccontextmanager
 async def _dispatch(settings: Settings) -> AsyncIterator[App]:
     client = Avstar(settings.avstar, requests_at_once=settings.dispatch.requests_at_once)
-    delivery = Delivery(client, settings.dispatch)
+    delivery = Delivery(client, settings.dispatch, observe=_observe)
 
     def lane(owned: Owned) -> DispatchLane:
         return DispatchLane(owned, delivery, settings.dispatch, settings.kafka)
 
     yield _app(_ownership(settings, "dispatch", lane), BATCHES, settings, "dispatch", _BATCHES_PER_POLL)
     await client.aclose()
+
+
+def _observe(answer: Answer) -> None:
+    metrics.ATTEMPTS.labels(type(answer).__name__.lower()).inc()
+    metrics.ATTEMPT_SECONDS.observe(answer.latency_ms / 1000)
 
 
 _ROLES: dict[Role, Callable[[Settings], Any]] = {"validate": _validate, "dispatch": _dispatch}

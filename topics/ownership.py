@@ -152,6 +152,11 @@ class Ownership:
         )
         self._watches: set[asyncio.Task[None]] = set()
 
+    @property
+    def owned(self) -> list[Owned]:
+        """The partitions that are ours now, in order."""
+        return [owned for _, (owned, _) in sorted(self._lanes.items())]
+
     async def blocking(self, call: Callable[..., Any], *args: Any) -> Any:
         """Run a blocking Kafka call in a thread of its own."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *args)

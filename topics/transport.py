@@ -211,6 +211,12 @@ class App(faust.App):
             topic_disable_leader=True,
             stream_wait_empty=False,
             autodiscover=False,
+            # Faust's own pages tell of tables and chunks, in numbers that mislead here.
+            web_router_enabled=False,
+            web_tables_enabled=False,
+            web_graph_enabled=False,
+            web_stats_enabled=False,
+            web_metrics_enabled=False,
             **options,
         )
         self.agent(self.topic(topic, schema=ChunkSchema(), acks=False), name=f"{ownership.group}")(self._feed)

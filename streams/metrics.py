@@ -1,0 +1,15 @@
+"""Every metric of the worker, in one place; names and units as Prometheus asks for them."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+RECORDS = Counter("spotstream_records", "Raw records judged, by outcome", ["outcome"])
+ATTEMPTS = Counter("spotstream_delivery_attempts", "Requests to Avstar, by answer", ["answer"])
+ATTEMPT_SECONDS = Histogram(
+    "spotstream_delivery_attempt_seconds",
+    "Time from request to answer",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+BATCHES = Counter("spotstream_batches", "Batches that ended, by outcome", ["outcome"])
+BOOKED = Counter("spotstream_booked_records", "Records that Avstar took, new or known before", ["state"])
+POSITION = Gauge("spotstream_position", "Committed offset of an owned partition", ["topic", "partition"])
+LAG = Gauge("spotstream_lag", "Offsets between the log's end and the position", ["topic", "partition"])
