@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import signal
+import socket
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -20,7 +21,7 @@ from streams.avstar import Avstar
 from streams.delivery import Delivery
 from streams.descriptors import Descriptors
 from streams.dispatch import DispatchLane
-from streams.settings import Settings
+from streams.settings import Settings, WorkerSettings
 from streams.validate import Judges, ValidateLane
 from topics import provision
 from topics.catalogue import BATCHES, RAW, VALIDATED, Topic
@@ -50,7 +51,6 @@ def _ownership(settings: Settings, role: Role, lane: Callable[[Owned], Lane]) ->
 
 
 def _app(ownership: Ownership, topic: Topic, settings: Settings, role: Role, max_poll_records: int) -> App:
-    port = settings.worker.web_port and settings.worker.web_port + (role == "dispatch")
     app = App(
         ownership,
         topic.name,
@@ -58,10 +58,25 @@ def _app(ownership: Ownership, topic: Topic, settings: Settings, role: Role, max
         consumer_max_fetch_size=topic.max_message_bytes,
         web_bind=settings.worker.web_host,
         web_host=settings.worker.web_host,
-        web_port=port,
+        web_port=_web_port(settings.worker, role),
     )
     status.add_pages(app, role)
     return app
+
+
+def _web_port(settings: WorkerSettings, role: Role) -> int:
+    """The role's port, tried: Faust does not know 0, and a port that is taken would end it half started."""
+    wanted = settings.web_port and settings.web_port + (role == "dispatch")
+    family = socket.AF_INET6 if ":" in settings.web_host else socket.AF_INET
+    try:
+        with socket.create_server((settings.web_host, wanted), family=family) as listening:
+            return int(listening.getsockname()[1])
+    except OSError as error:
+        raise UsageError(
+            f"cannot listen there: {error.strerror}",
+            where=f"{settings.web_host}:{wanted}",
+            remedy="set worker.web_port, 0 for any that is free, or worker.web_host",
+        ) from None
 
 
 @asynccontextmanager
