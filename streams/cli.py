@@ -1,5 +1,6 @@
 """The command line. Each command imports what it runs, so that ``spotstream --help`` stays quick."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,6 +15,9 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
+    epilog="Every command takes --debug, which shows a traceback where an error has one.",
+    # A command returns its exit status, or nothing for 0.
+    result_callback=lambda status: sys.exit(status or 0),
 )
 
 topics_app = typer.Typer(
@@ -222,20 +226,23 @@ def profile_check(
 
 
 def main() -> None:
-    """Run a command; a :class:`Problem` is one line on stderr and its exit status."""
-    from streams import log, settings  # noqa: F401
-
+    """Run a command. What goes wrong is one line on stderr and an exit status; --debug adds the traceback."""
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
     try:
-        status = app(standalone_mode=False)
-    except Problem as problem:
+        app()
+    except BrokenPipeError:
+        # Whoever read our output has enough of it; the flush at the interpreter's end must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
         if debug:
             raise
-        print(f"spotstream: {problem}", file=sys.stderr)
-        sys.exit(problem.exit_status)
-    sys.exit(status if isinstance(status, int) else 0)
+        if not isinstance(error, Problem):
+            error = Problem(f"unexpected {type(error).__name__}: {error}", remedy="--debug shows where")
+        print(f"spotstream: {error}", file=sys.stderr)
+        sys.exit(error.exit_status)
 
 
 if __name__ == "__main__":
