@@ -2,11 +2,14 @@
 
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
+from flow import Flow
 
 from streams.lab.kafka import Broker
+from streams.lab.up import Lab
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +19,20 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     A test that stops or kills a broker starts one of its own.
     """
     with Broker(tmp_path_factory.mktemp("kafka")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A module's own broker, registry and sandbox: the flow's topics have fixed names."""
+    with Lab(tmp_path_factory.mktemp("lab")) as running:
+        yield running
+
+
+@pytest.fixture
+def flow(lab: Lab, tmp_path: Path) -> Iterator[Flow]:
+    """Runs commands on the module's lab, with what this test publishes and books told apart."""
+    with Flow(lab, tmp_path) as running:
         yield running
 
 
