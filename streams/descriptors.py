@@ -26,7 +26,9 @@ class Descriptors:
                 group_id="spotstream-descriptors",
                 enable_auto_commit=False,
                 enable_partition_eof=True,
-                isolation_level="read_committed",
+                # Another tailer's open transaction would hide what is committed behind it; and an id is made
+                # of its descriptor's content, so one of an aborted transaction can do no harm.
+                isolation_level="read_uncommitted",
                 fetch_wait_max_ms=50,
             )
         )

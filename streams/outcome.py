@@ -20,7 +20,6 @@ from topics.transaction import send_all
 Verdict = Valid | Invalid
 
 QUARANTINED = Invalid([Reason(field="", value="", rule="ended the process that judged it")], "")
-UNDESCRIBED = Invalid([Reason(field="", value="", rule="its file's descriptor is not on avion.files")], "")
 
 
 class Raw(Protocol):
@@ -129,4 +128,5 @@ def _letter(
         first_failure=at,
         last_failure=at,
     )
-    return hashes.rejection_key(place.descriptor, place.offset, original), letter
+    # Without a file it is the raw partition that tells equal records apart.
+    return hashes.rejection_key(place.descriptor or b"%d" % partition, place.offset, original), letter

@@ -2,18 +2,20 @@
 
 import asyncio
 import pickle
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from schemas.codec import Codec
 from schemas.descriptor import Descriptor
+from schemas.errors import Problem
 from schemas.records import KINDS
-from streams.judge import Judge
 from streams.outcome import Raw, conclude
+from streams.panel import Seat, verdicts
 
 #: A judge that takes longer than this for one window counts as dead.
-_LONGEST_S = 60.0
+_LONGEST_S = 60
 
 
 class _Copy(NamedTuple):
@@ -27,6 +29,7 @@ async def survivors(window: Sequence[Raw], descriptors: Mapping[bytes, Descripto
     """For each record of ``window``: whether a process that judges and encodes it lives.
 
     Halves the window until the records that kill are alone: about log2(window) processes for each of them.
+    Raises :class:`Problem` when the process dies without any record: that would condemn all of them.
     """
     copies = [_Copy(raw.offset, raw.timestamp, raw.key, raw.value) for raw in window]
     alive = [True] * len(copies)
@@ -35,6 +38,8 @@ async def survivors(window: Sequence[Raw], descriptors: Mapping[bytes, Descripto
         start, end = suspects.pop()
         if await _lives(copies[start:end], descriptors):
             continue
+        if end - start == len(copies) and not await _lives([], descriptors):
+            raise Problem("a process to judge records apart does not live", where="validate")
         if end - start == 1:
             alive[start] = False
         else:
@@ -50,22 +55,21 @@ async def _lives(window: Sequence[_Copy], descriptors: Mapping[bytes, Descriptor
     )
     try:
         # Both ends are this program, the pipe is private: pickle carries what we made ourselves.
-        await asyncio.wait_for(child.communicate(pickle.dumps((window, described))), _LONGEST_S)
-    except TimeoutError:
-        child.kill()
-        await child.wait()
+        await child.communicate(pickle.dumps((window, described)))
+    finally:
+        if child.returncode is None:
+            child.kill()
     return child.returncode == 0
 
 
 def _judge_all(window: Sequence[_Copy], descriptors: Mapping[bytes, Descriptor]) -> None:
     codecs = {kind: Codec(kind, 0) for kind in KINDS}
-    for identity, descriptor in descriptors.items():
-        raws = [raw for raw in window if (raw.key or b"")[:16] == identity]
-        if raws:
-            verdicts = Judge(descriptor).judge([raw.value or b"" for raw in raws])
-            conclude(raws, verdicts, 0, codecs, descriptors)
+    panel = {file: Seat.of(descriptor) for file, descriptor in descriptors.items()}
+    if window:
+        conclude(window, verdicts(window, panel), 0, codecs, descriptors)
 
 
 if __name__ == "__main__":
+    signal.alarm(_LONGEST_S)  # the kernel's: no record can keep it from ending us, nor can our parent's death
     given, described = pickle.loads(sys.stdin.buffer.read())  # noqa: S301 - from our parent, see above
     _judge_all(given, {key: Descriptor.load(value) for key, value in described.items()})

@@ -1,17 +1,15 @@
 """Validate: windows of raw records, judged, each committed as one transaction."""
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from schemas.codec import Codec
-from schemas.descriptor import Descriptor
 from schemas.records import Kind
 from streams import log, metrics
 from streams.descriptors import Descriptors
-from streams.judge import Judge
-from streams.outcome import QUARANTINED, UNDESCRIBED, Outcome, Raw, Verdict, conclude
+from streams.outcome import QUARANTINED, Outcome, Raw, Verdict, conclude
+from streams.panel import Panel, Seat, identity, verdicts
 from streams.settings import BatchSettings
 from streams.trial import survivors
 from streams.window import Window
@@ -20,46 +18,35 @@ from topics.transaction import OwnershipLostError
 
 logger = log.get("validate")
 
-#: What a commit leaves beside the position before a first window is tried: the next owner that finds it
-#: knows that the last one died there.
+#: What stands beside the position while the records behind it are on probation: an owner that finds it knows
+#: that the last one died on one of them.
 _TRYING = "trying"
 
 
 class Judges:
-    """A judge per file; they are kept, because each remembers the forms it has normalized."""
+    """Keeps the files' judges, because each remembers the forms that it has normalized."""
 
     _MOST = 1000
 
     def __init__(self, descriptors: Descriptors, blocking: Callable[..., Awaitable[Any]]) -> None:
         self._source, self._blocking = descriptors, blocking
-        self._judges: dict[bytes, Judge] = {}
-        #: Of the files whose judges are ready, by descriptor id.
-        self.descriptors: dict[bytes, Descriptor] = {}
+        self._seats: dict[bytes, Seat] = {}
 
-    async def prepare(self, window: Sequence[Raw]) -> None:
-        """Have the judges of all files in the window ready."""
-        if len(self._judges) > self._MOST:
-            self._judges.clear()
-            self.descriptors.clear()
-        for identity in {(raw.key or b"")[:16] for raw in window}.difference(self._judges):
-            descriptor = await self._blocking(self._source.get, identity)
-            if descriptor:
-                self._judges[identity] = Judge(descriptor)
-                self.descriptors[identity] = descriptor
-
-    def judge(self, window: Sequence[Raw]) -> list[Verdict]:
-        """One verdict per record, in order."""
-        by_file: dict[bytes, list[int]] = defaultdict(list)
-        for index, raw in enumerate(window):
-            by_file[(raw.key or b"")[:16]].append(index)
-        verdicts: list[Verdict] = [UNDESCRIBED] * len(window)
-        for identity, indices in by_file.items():
-            judge = self._judges.get(identity)
-            if judge is not None:
-                values = [window[index].value or b"" for index in indices]
-                for index, verdict in zip(indices, judge.judge(values), strict=True):
-                    verdicts[index] = verdict
-        return verdicts
+    async def panel(self, window: Sequence[Raw]) -> Panel:
+        """The judges of all files in the window. Raises :class:`schemas.errors.Unreachable`."""
+        found: dict[bytes, Seat] = {}
+        for file in set(map(identity, window)) - {b""}:
+            seat = self._seats.get(file)
+            if seat is None:
+                descriptor = await self._blocking(self._source.get, file)
+                if descriptor is None:
+                    continue
+                seat = Seat.of(descriptor)
+                if len(self._seats) >= self._MOST:
+                    self._seats.clear()
+                self._seats[file] = seat
+            found[file] = seat
+        return found
 
 
 class ValidateLane:
@@ -73,7 +60,10 @@ class ValidateLane:
         self._window: Window[Raw] = Window(settings.records, settings.seconds)
         self._wake = asyncio.Event()
         self._finishing = self._paused = False
-        self._died_here = owned.note == _TRYING
+        # One window is judged while the one before is committed, so whoever died left the position at most
+        # one window before that of the record it died of: two windows are on probation.
+        self._on_probation = 2 * settings.records
+        self._apart = owned.note == _TRYING
         self._clock = asyncio.get_running_loop().time
         self._task = asyncio.create_task(self._run())
         self._task.add_done_callback(owned.ended)
@@ -91,22 +81,26 @@ class ValidateLane:
         self._finishing = True
         self._wake.set()
         await self._task
+        if self._owned.note == _TRYING and not self._owned.lost:
+            await self._owned.commit(lambda _: None, self._owned.position)
 
     async def _run(self) -> None:
-        commit = asyncio.get_running_loop().create_future()
+        commit: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         commit.set_result(None)
-        first = True
         try:
             while window := await self._next_window():
-                outcome = await self._outcome(window, first)
-                first = False
+                outcome = await self._outcome(window)
                 await commit
                 if self._finishing:
                     return
-                commit = asyncio.ensure_future(self._commit(outcome))
+                note = _TRYING if self._on_probation > 0 else ""
+                commit = asyncio.ensure_future(self._commit(outcome, note))
+                await asyncio.sleep(0)  # begin it before the next window is judged, which takes this thread
             await commit
         except OwnershipLostError as error:
             logger.warning("partition lost", partition=self._owned.partition.partition, error=str(error))
+        finally:
+            commit.cancel()
 
     async def _next_window(self) -> list[Raw]:
         """The next window when it is due; empty when there will be none."""
@@ -125,33 +119,30 @@ class ValidateLane:
                 continue
         return []
 
-    async def _outcome(self, window: Sequence[Raw], first: bool) -> Outcome:
-        partition = self._owned.partition.partition
-        await self._judges.prepare(window)
-        if first:
-            verdicts = await self._first_verdicts(window)
-        else:
-            verdicts = self._judges.judge(window)
-        return conclude(window, verdicts, partition, self._codecs, self._judges.descriptors)
+    async def _outcome(self, window: Sequence[Raw]) -> Outcome:
+        panel = await self._judges.panel(window)
+        found = await self._on_trial(window, panel) if self._on_probation > 0 else verdicts(window, panel)
+        self._on_probation -= len(window)
+        descriptors = {file: seat.descriptor for file, seat in panel.items()}
+        return conclude(window, found, self._owned.partition.partition, self._codecs, descriptors)
 
-    async def _first_verdicts(self, window: Sequence[Raw]) -> list[Verdict]:
-        """Judge the first window since the assignment, which the last owner may have died of.
+    async def _on_trial(self, window: Sequence[Raw], panel: Panel) -> list[Verdict]:
+        """Judge a window that the last owner may have died of.
 
-        The note is committed before, so a death here is known to the next owner; that one judges the window
+        A note is committed before, so a death here is known to the next owner; that one judges the window
         in a process of its own first and sets aside the records that end it.
         """
-        if not self._died_here:
+        if self._owned.note != _TRYING:
             await self._owned.commit(lambda _: None, self._owned.position, _TRYING)
-            return self._judges.judge(window)
-        logger.warning(
-            "the last worker died here: judging apart", offset=window[0].offset, records=len(window)
-        )
-        alive = await survivors(window, self._judges.descriptors)
-        verdicts = iter(self._judges.judge([raw for raw, lives in zip(window, alive, strict=True) if lives]))
-        return [next(verdicts) if lives else QUARANTINED for lives in alive]
+        if not self._apart:
+            return verdicts(window, panel)
+        logger.warning("the last worker died: judging apart", offset=window[0].offset, records=len(window))
+        alive = await survivors(window, {file: seat.descriptor for file, seat in panel.items()})
+        lived = iter(verdicts([raw for raw, lives in zip(window, alive, strict=True) if lives], panel))
+        return [next(lived) if lives else QUARANTINED for lives in alive]
 
-    async def _commit(self, outcome: Outcome) -> None:
+    async def _commit(self, outcome: Outcome, note: str) -> None:
         partition = self._owned.partition.partition
-        await self._owned.commit(lambda producer: outcome.produce(producer, partition), outcome.end)
+        await self._owned.commit(lambda producer: outcome.produce(producer, partition), outcome.end, note)
         metrics.RECORDS.labels("rejected").inc(len(outcome.letters))
         metrics.RECORDS.labels("accepted").inc(outcome.records - len(outcome.letters))
