@@ -4,6 +4,7 @@
 400, 413, 422       the data is at fault                Refused       the only one that ends in the DLQ
 429                 the account's limit                 Limited       not an error of anybody
 401, 403            the credentials are at fault        Unauthorized  the data is not: wait
+no token            the token endpoint is at fault      NoToken       nothing was booked: wait
 anything else, or   whether it was booked is unknown:   Unavailable   send again under the same key
 nothing, or half    5xx, 409 (in flight), 404, …
 """
@@ -74,8 +75,16 @@ class Unauthorized(_Attempt):
     retry_after_s: None = None
 
 
-Answer = Booked | Refused | Limited | Unavailable | Unauthorized
-Unsettled = Limited | Unavailable | Unauthorized
+@dataclass(frozen=True, slots=True)
+class NoToken(_Attempt):
+    """The token endpoint gave us no token to send with; it is asked again after ``retry_after_s``."""
+
+    why: str
+    retry_after_s: float
+
+
+Answer = Booked | Refused | Limited | Unavailable | Unauthorized | NoToken
+Unsettled = Limited | Unavailable | Unauthorized | NoToken
 
 _Count = Annotated[int, Field(ge=0)]
 

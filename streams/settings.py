@@ -31,8 +31,42 @@ class AvstarSettings(_Section):
     base_url: str = Field("https://api.traffic-system.example", description="base address of the API")
     api_key: SecretStr = Field(SecretStr(""), description="scoped API key; better given in a file")
     api_key_file: Path | None = Field(None, description="file with the API key, read again when it changes")
+    oauth_client_id: str = Field(
+        "", pattern=r"^[\x20-\x7e]*$", description="with one, OAuth2 tokens are used, not the API key"
+    )
+    oauth_client_secret: SecretStr = Field(
+        SecretStr(""), description="the client's secret; better given in a file"
+    )
+    oauth_client_secret_file: Path | None = Field(
+        None, description="file with the client's secret, read again when it changes"
+    )
+    oauth_token_url: str = Field("", description="of the token endpoint; empty: base_url/oauth/token")
+    oauth_scope: str = Field("", description="scopes to ask for, separated by spaces; empty: the usual ones")
+    oauth_client_auth: Literal["basic", "post"] = Field(
+        "basic", description="id and secret in the Authorization header or in the form"
+    )
+    oauth_timeout_s: float = Field(
+        10.0, gt=0, description="for a token request; half of request_timeout_s at the most"
+    )
     request_timeout_s: float = Field(30.0, gt=0, description="for a request in all")
-    connect_timeout_s: float = Field(5.0, gt=0, description="to connect")
+    connect_timeout_s: float = Field(5.0, gt=0, description="to connect, TLS included")
+    read_timeout_s: float = Field(30.0, gt=0, description="longest silence while an answer is awaited")
+    keepalive_s: float = Field(60.0, gt=0, description="how long an idle connection is kept")
+    dns_cache_s: float = Field(30.0, ge=1, description="how long an address that was looked up is used")
+    plain_http: bool = Field(
+        False, description="allow http addresses beyond this machine; credentials cross the network readable"
+    )
+    ssl_cafile: Path | None = Field(
+        None, description="PEM file with the only authority that is trusted; none: the system's"
+    )
+    ssl_certfile: Path | None = Field(None, description="PEM file with the client's certificate")
+    ssl_keyfile: Path | None = Field(None, description="PEM file with the client's key, unencrypted")
+    proxy: str = Field("", description="HTTP proxy for the API and the token endpoint, http://host:port")
+    proxy_username: str = Field("", description="for the proxy's basic authentication")
+    proxy_password: SecretStr = Field(SecretStr(""), description="the proxy's password; better in a file")
+    proxy_password_file: Path | None = Field(
+        None, description="file with the proxy's password, read again when it changes"
+    )
     ledger_url: str = Field("", description="the sandbox's ledger, for the audit; empty at the real API")
 
 
@@ -60,6 +94,12 @@ class BatchSettings(_Section):
 
     records: int = Field(5000, ge=2000, le=10_000, description="raw records in a window at the most")
     seconds: float = Field(1.0, gt=0, le=60, description="how long a window stays open at the most")
+    upload: Literal["auto", "json", "multipart"] = Field(
+        "auto", description="how a batch travels; auto: multipart above multipart_above_bytes, else json"
+    )
+    multipart_above_bytes: int = Field(
+        4_194_304, ge=0, description="size of the JSON body, uncompressed, above which auto takes multipart"
+    )
 
 
 class DispatchSettings(_Section):

@@ -162,7 +162,7 @@ async def test_an_api_that_is_not_there_is_unavailable() -> None:
 async def test_connections_are_kept_and_bounded(sandbox: Running) -> None:
     async with client(sandbox.url) as avstar:
         await asyncio.gather(*(send(avstar, batch(n)) for n in range(40)))
-        connector = avstar._session.connector
+        connector = avstar._pool._session.connector
         assert connector is not None
         assert 1 <= sum(map(len, connector._conns.values())) <= 4
 
@@ -268,7 +268,9 @@ def _replace(file: Path, text: str) -> None:
 
 
 async def test_no_key_sends_no_header() -> None:
-    assert await ApiKey(SecretStr(""), None).headers() == {}
+    async with api(status=422) as url, client(url, "") as avstar:
+        answer = await send(avstar, batch(1))
+    assert "Authorization" not in answer.exchange["request_headers"]
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\n", b"two\nlines", "schl\u00fcssel".encode(), b"\xff\xfe"])
@@ -276,18 +278,30 @@ def test_a_key_file_that_holds_no_key_is_a_usage_error(tmp_path: Path, content: 
     file = tmp_path / "key"
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises(UsageError, match="key"):
-        ApiKey(SecretStr(""), file)
+    with pytest.raises(UsageError, match=r"avstar\.api_key_file") as caught:
+        ApiKey(AvstarSettings(api_key_file=file))
+    assert "schl" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     "url",
-    ["", "avstar", "ftp://avstar.example", "http://", "http://[::1", "https://me:secret@avstar.example"],
-)
+    [
+        "", "avstar", "ftp://avstar.example", "http://", "http://[::1", "https://me:secret@avstar.example",
+        "http://avstar.example", "http://10.0.0.1:8080", "http://127.0.0.1.avstar.example",
+    ],
+)  # fmt: skip
 async def test_an_address_that_is_none_is_a_usage_error(url: str) -> None:
     with pytest.raises(UsageError, match=r"avstar\.base_url") as caught:
         Avstar(AvstarSettings(base_url=url), requests_at_once=1)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://localhost:1", "http://127.0.0.9:1", "http://[::1]:1"])
+async def test_this_machine_may_be_addressed_in_the_clear(url: str) -> None:
+    async with client(url):
+        pass
+    async with client("http://avstar.example", plain_http=True):
+        pass
 
 
 async def test_a_base_address_keeps_its_path() -> None:
