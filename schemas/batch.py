@@ -5,13 +5,27 @@ same bytes under the same key. Where the records came from travels in the header
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from isal import igzip
+import orjson
+from isal import igzip, isal_zlib
 
 from schemas.hashes import idempotency_key
 
 Headers = list[tuple[str, bytes]]
+
+_MULTIPART = "multipart/form-data"
+_RECORDS_PART = b'name="records"\r\nContent-Type: application/x-ndjson\r\n\r\n'
+
+
+class Upload(NamedTuple):
+    """How batches travel: ``auto`` is multipart for records above ``multipart_above_bytes``."""
+
+    strategy: Literal["auto", "json", "multipart"] = "auto"
+    multipart_above_bytes: int = 4_194_304  #: of records, before compression
+
+
+AUTO = Upload()
 
 
 class Source(NamedTuple):
@@ -70,6 +84,11 @@ class Batch(NamedTuple):
     content_type: str = "application/json"
     content_encoding: str = "gzip"
 
+    @property
+    def upload(self) -> Literal["json", "multipart"]:
+        """The strategy that it was built with."""
+        return "multipart" if self.content_type.startswith(_MULTIPART) else "json"
+
     def headers(
         self, source: Source, files: Sequence[str], kinds: Sequence[str], appended_ms: int
     ) -> Headers:
@@ -79,7 +98,7 @@ class Batch(NamedTuple):
             ("records", b"%d" % self.records),
             ("content-type", self.content_type.encode()),
             ("content-encoding", self.content_encoding.encode()),
-            ("upload", b"json"),
+            ("upload", self.upload.encode()),
             ("source-partition", b"%d" % source.partition),
             ("source-first", b"%d" % source.first),
             ("source-last", b"%d" % source.last),
@@ -102,7 +121,7 @@ def source_of(headers: dict[str, bytes]) -> Source:
     )
 
 
-def build(records: Sequence[tuple[str, bytes]]) -> Batch:
+def build(records: Sequence[tuple[str, bytes]], upload: Upload = AUTO) -> Batch:
     """Make the batch of ``records``: (placement hash, canonical JSON object) in order, at least one.
 
     Each record of the body is its canonical form with ``idempotency_key`` put in front, so no record is
@@ -111,5 +130,55 @@ def build(records: Sequence[tuple[str, bytes]]) -> Batch:
     key = idempotency_key(placement for placement, _ in records)
     batch_id = key[:32]
     parts = [b'{"idempotency_key":"%b",%b' % (placement.encode(), body[1:]) for placement, body in records]
-    body = b'{"batch_id":"%b","records":[%b]}' % (batch_id.encode(), b",".join(parts))
-    return Batch(key, batch_id, igzip.compress(body, 1, mtime=0), len(records))
+    size = sum(map(len, parts))
+    if upload.strategy == "json" or (upload.strategy == "auto" and size <= upload.multipart_above_bytes):
+        body = b'{"batch_id":"%b","records":[%b]}' % (batch_id.encode(), b",".join(parts))
+        return Batch(key, batch_id, _compressed(body), len(records))
+    body = _multipart(batch_id.encode(), parts)
+    return Batch(key, batch_id, _compressed(body), len(records), f"{_MULTIPART}; boundary={batch_id}")
+
+
+def records_of(batch: Batch) -> list[dict[str, Any]]:
+    """The records of ``batch`` as they are sent, in order. ``ValueError`` when it was not built here."""
+    body = plain(batch.body, batch.content_encoding)
+    if batch.upload == "json":
+        whole = orjson.loads(body)
+        if not isinstance(whole, dict) or "records" not in whole:
+            raise ValueError("no records in the body")
+        records: list[dict[str, Any]] = whole["records"]
+        return records
+    _, found, lines = body.partition(_RECORDS_PART)
+    lines, ended, _ = lines.partition(b"\r\n")
+    if not found or not ended:
+        raise ValueError("no records part in the body")
+    return [orjson.loads(line) for line in lines.split(b"\n")]
+
+
+def plain(body: bytes, content_encoding: str) -> bytes:
+    """``body`` as it is under its encoding. ``ValueError`` when it is not encoded so."""
+    try:
+        return igzip.decompress(body) if content_encoding == "gzip" else body
+    except (OSError, EOFError, isal_zlib.error) as error:
+        raise ValueError(f"not gzip: {error}") from None
+
+
+def _multipart(batch_id: bytes, parts: Sequence[bytes]) -> bytes:
+    """The manifest, then the records as NDJSON. The boundary is the batch id: the same batch, the same body.
+
+    No record can end a part: a delimiter begins with CR, and JSON has none.
+    """
+    return b"".join(
+        (
+            b"--%b\r\nContent-Disposition: form-data; " % batch_id,
+            b'name="manifest"\r\nContent-Type: application/json\r\n\r\n',
+            b'{"batch_id":"%b","records":%d}' % (batch_id, len(parts)),
+            b"\r\n--%b\r\nContent-Disposition: form-data; " % batch_id,
+            _RECORDS_PART,
+            b"\n".join(parts),
+            b"\r\n--%b--\r\n" % batch_id,
+        )
+    )
+
+
+def _compressed(body: bytes) -> bytes:
+    return igzip.compress(body, 1, mtime=0)

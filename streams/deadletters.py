@@ -1,6 +1,5 @@
 """The dead letters, as a person looks at them."""
 
-import gzip
 import sys
 from typing import Any, NamedTuple
 
@@ -8,6 +7,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
+from schemas.batch import plain
 from schemas.descriptor import Descriptor
 from schemas.errors import Problem
 from schemas.letter import DeadLetter, Reason
@@ -212,8 +212,9 @@ def _print_record(screen: Console, letter: DeadLetter, descriptor: Descriptor | 
 
 
 def _body(letter: DeadLetter) -> str:
-    body = letter.original
-    if letter.headers.get("content-encoding") == "gzip":
-        body = gzip.decompress(body)
+    try:
+        body = plain(letter.original, letter.headers.get("content-encoding", ""))
+    except ValueError:
+        body = letter.original
     text = body.decode("utf-8", "backslashreplace")
     return text if len(text) <= _BODY_SHOWN else f"{text[:_BODY_SHOWN]}… ({len(text):,} characters)"

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 from confluent_kafka import Producer
 
 from schemas import batch, hashes
-from schemas.batch import Batch, Headers, Source
+from schemas.batch import AUTO, Batch, Headers, Source, Upload
 from schemas.codec import Codec
 from schemas.descriptor import Descriptor
 from schemas.letter import DeadLetter, Place, Reason, now
@@ -63,6 +63,8 @@ def conclude(
     partition: int,
     codecs: Mapping[Kind, Codec],
     descriptors: Mapping[bytes, Descriptor],
+    *,
+    upload: Upload = AUTO,
 ) -> Outcome:
     """Turn the verdicts on a window into what is written. Pure.
 
@@ -86,7 +88,8 @@ def conclude(
             offsets.append(raw.offset)
         else:
             letters.append(_letter(raw, verdict, _reason_of(verdict), partition, descriptors))
-    built = batch.build([(valid.placement_hash, valid.canonical) for valid in accepted]) if accepted else None
+    bodies = [(valid.placement_hash, valid.canonical) for valid in accepted]
+    built = batch.build(bodies, upload) if bodies else None
     first, last = window[0].offset, window[-1].offset
     source = Source(partition, first, last, len(window), batch.runs(offsets, first))
     files = sorted({(raw.key or b"")[:16].hex() for raw in window})

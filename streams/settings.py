@@ -15,6 +15,7 @@ from pydantic_settings import (
 
 from schemas.errors import UsageError
 from schemas.registry import RegistrySettings
+from streams.policy import Action, Status
 from topics.connection import KafkaSettings
 
 PREFIX = "SPOTSTREAM_"
@@ -98,19 +99,46 @@ class BatchSettings(_Section):
         "auto", description="how a batch travels; auto: multipart above multipart_above_bytes, else json"
     )
     multipart_above_bytes: int = Field(
-        4_194_304, ge=0, description="size of the JSON body, uncompressed, above which auto takes multipart"
+        4_194_304, ge=0, description="size of the records, uncompressed, above which auto takes multipart"
     )
 
 
 class DispatchSettings(_Section):
     """The ``dispatch`` section: sending batches to Avstar."""
 
-    requests_at_once: int = Field(15, ge=1, le=256, description="requests in flight at the most")
+    requests_at_once: int = Field(
+        15,
+        ge=1,
+        le=256,
+        description="requests in flight at the most, over all workers; fewer while Avstar is slow",
+    )
+    requests_per_minute: int = Field(
+        0, ge=0, description="requests a minute at the most, over all workers; 0: what Avstar's answers say"
+    )
     per_partition: int = Field(
         15, ge=1, le=256, description="of these from one partition; 1 keeps strict order"
     )
     backoff_base_s: float = Field(0.2, gt=0, description="full jitter: random(0, min(cap, base * 2^attempt))")
     backoff_cap_s: float = Field(20.0, gt=0, description="longest wait between two attempts")
+    give_up_after_attempts: int = Field(
+        0, ge=0, description="of a batch that fails while others are taken; 0: never"
+    )
+    policy: dict[Status, Action] = Field(
+        {},
+        description="what a status (404) or a class (5xx) means, where it is not as streams/policy.py has it: "
+        "retry, again, pause, unauthorized or refuse",
+    )
+
+
+class BreakerSettings(_Section):
+    """The ``breaker`` section: when dispatch stops sending for a while, because Avstar is ill."""
+
+    error_rate: float = Field(0.05, ge=0, lt=1, description="share of failed requests above which it opens")
+    window_s: float = Field(60.0, gt=0, description="over how long they are counted")
+    minimum_calls: int = Field(
+        50, ge=1, description="requests in that time without which it does not open: a few say nothing"
+    )
+    open_s: float = Field(5.0, gt=0, description="until a single batch tries whether Avstar is well again")
 
 
 class WorkerSettings(_Section):
@@ -147,6 +175,7 @@ class Settings(BaseSettings):
     tail: TailSettings = TailSettings()
     batch: BatchSettings = BatchSettings()
     dispatch: DispatchSettings = DispatchSettings()
+    breaker: BreakerSettings = BreakerSettings()
     worker: WorkerSettings = WorkerSettings()
     log: LogSettings = LogSettings()
 

@@ -5,13 +5,12 @@ from typing import NamedTuple
 
 import orjson
 from confluent_kafka import Producer
-from isal import igzip
 
 from schemas import hashes
-from schemas.batch import Batch, Source, source_of
+from schemas.batch import Batch, Source, records_of, source_of
 from schemas.letter import DeadLetter, Place, Reason, Receipt, now
 from schemas.rawkey import RawKey
-from streams.answer import Booked, Refused
+from streams.answer import Booked, Refused, Unavailable
 from streams.delivery import Delivered
 from topics.catalogue import BATCHES, DLQ, RAW, RECEIPTS
 
@@ -137,7 +136,7 @@ def _rejected(
     message: Message, delivered: Delivered, answer: Booked, originals: Mapping[int, RawOriginal]
 ) -> list[tuple[str, DeadLetter]]:
     """One dead letter per record that Avstar rejected out of a batch that it otherwise booked."""
-    records = orjson.loads(igzip.decompress(message.batch.body))["records"]
+    records = records_of(message.batch)
     raw_offsets = message.source.expand()
     at = now()
     letters = []

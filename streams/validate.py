@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+from schemas.batch import Upload
 from schemas.codec import Codec
 from schemas.records import Kind
 from streams import log, metrics
@@ -57,6 +58,7 @@ class ValidateLane:
     ) -> None:
         self._owned, self._judges, self._codecs = owned, judges, codecs
         self._limit = settings.records
+        self._upload = Upload(settings.upload, settings.multipart_above_bytes)
         self._window: Window[Raw] = Window(settings.records, settings.seconds)
         self._wake = asyncio.Event()
         self._finishing = self._paused = False
@@ -124,7 +126,8 @@ class ValidateLane:
         found = await self._on_trial(window, panel) if self._on_probation > 0 else verdicts(window, panel)
         self._on_probation -= len(window)
         descriptors = {file: seat.descriptor for file, seat in panel.items()}
-        return conclude(window, found, self._owned.partition.partition, self._codecs, descriptors)
+        partition = self._owned.partition.partition
+        return conclude(window, found, partition, self._codecs, descriptors, upload=self._upload)
 
     async def _on_trial(self, window: Sequence[Raw], panel: Panel) -> list[Verdict]:
         """Judge a window that the last owner may have died of.

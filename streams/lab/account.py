@@ -6,6 +6,7 @@ from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
+from urllib.parse import unquote_plus
 
 from streams.lab.refusal import Refusal
 
@@ -128,7 +129,8 @@ def _basic(authorization: str) -> tuple[str, str] | None:
     if scheme.lower() != "basic":
         return None
     try:
+        # Both are form-encoded (RFC 6749, 2.3.1).
         client, _, secret = b64decode(encoded, validate=True).decode().partition(":")
     except (binascii.Error, UnicodeDecodeError):
         return None
-    return client, secret
+    return unquote_plus(client), unquote_plus(secret)
