@@ -106,6 +106,25 @@ def worker(
 
 
 @app.command()
+def demo(
+    *,
+    file: Annotated[list[str] | None, typer.Option(help="Tail these instead of a generated log.")] = None,
+    profile: Annotated[str, typer.Option(help="Mapping profile of the files.")] = "",
+    records: Annotated[int, typer.Option(min=1, help="Of the generated log.")] = 100_000,
+    seed: Annotated[int, typer.Option(help="Another one gives another log; the same one the same.")] = 0,
+    bad_rate: Annotated[float, typer.Option(min=0, max=1, help="Share of records that are bad.")] = 0.01,
+    json: Annotated[bool, typer.Option("--json", help="End with a JSON object, not a table.")] = False,
+) -> int:
+    """The whole pipeline on embedded Kafka, registry and Avstar sandbox, until every line is accounted for.
+
+    A log grows while it is tailed. Exit status 1 if any record is missing or booked twice.
+    """
+    from streams.lab.demo import Options, run
+
+    return run(Options(tuple(file or ()), profile, records, seed, bad_rate, json))
+
+
+@app.command()
 def up(
     *,
     data_dir: Annotated[Path, typer.Option(help="Folder that keeps topics, schemas and ledger.")] = Path(

@@ -54,9 +54,7 @@ def run(
     read, or when a run ``once`` was stopped before its end. Raises :class:`Problem`.
     """
     stop = stop or _stop_on_signals()
-    mapping = load_profile(profile or settings.tail.profile)
-    paths.check(given, once=once)
-    _check(given, mapping, once=once)
+    mapping = check(given, profile or settings.tail.profile, once=once)
     # Records come by the ten thousand and hold no cycles; looking for some took a third of the time.
     gc.freeze()
     gc.set_threshold(200_000, 20, 50)
@@ -64,14 +62,17 @@ def run(
     return Tailer(settings, sources, once=once, stop=stop).run()
 
 
-def _check(given: Sequence[str], profile: Profile, *, once: bool) -> None:
-    """Raise :class:`UsageError` for a named file that cannot be tailed, before anything is published."""
+def check(given: Sequence[str], profile: str, *, once: bool) -> Profile:
+    """Give the loaded profile; raise :class:`UsageError` for what cannot be tailed with it."""
+    mapping = load_profile(profile)
+    paths.check(given, once=once)
     for path in filter(paths.is_file_path, given):
         file = OpenFile(str(path))
         try:
-            file.examine(profile, final=once)
+            file.examine(mapping, final=once)
         finally:
             file.close()
+    return mapping
 
 
 def _stop_on_signals() -> threading.Event:

@@ -31,7 +31,7 @@ class Service:
     It ends when this process goes, whichever way that happens. The file ``lock`` stays open until then.
     """
 
-    def __init__(self, name: str, command: Sequence[str], folder: Path, lock: int) -> None:
+    def __init__(self, name: str, command: Sequence[str], folder: Path, lock: int | None = None) -> None:
         self.name = name
         self.log = folder / "log"
         with self.log.open("ab") as output:
@@ -41,17 +41,22 @@ class Service:
                 stdout=subprocess.PIPE,
                 stderr=output,
                 cwd=folder,
-                pass_fds=(lock,),
+                pass_fds=() if lock is None else (lock,),
                 start_new_session=True,  # Ctrl-C is ours to handle: the service ends after its clients
             )
         first_line = self._leash.stdout.readline() if self._leash.stdout else b""
         if not first_line:
-            raise self._failed("could not be started")
+            raise self.failure("could not be started")
         self.pid = int(first_line)
 
     @property
     def running(self) -> bool:
         return self._leash.poll() is None
+
+    @property
+    def status(self) -> int | None:
+        """The exit status, 128 + n when signal n ended it; None while it runs."""
+        return self._leash.poll()
 
     def wait_until(self, ready: Callable[[], bool], timeout_s: float) -> None:
         """Return as soon as ``ready()``, which may block for a moment, not for long.
@@ -61,9 +66,9 @@ class Service:
         deadline = time.monotonic() + timeout_s
         while not ready():
             if not self.running:
-                raise self._failed(f"ended while starting, with status {self._leash.returncode}")
+                raise self.failure(f"ended while starting, with status {self._leash.returncode}")
             if time.monotonic() > deadline:
-                raise self._failed(f"did not answer within {timeout_s:g} s")
+                raise self.failure(f"did not answer within {timeout_s:g} s")
             time.sleep(0.02)
 
     def stop(self) -> None:
@@ -77,7 +82,8 @@ class Service:
             os.kill(self.pid, signal.SIGKILL)
         self.stop()
 
-    def _failed(self, what: str) -> Problem:
+    def failure(self, what: str) -> Problem:
+        """What to raise about it: ``what``, with the end of its log."""
         with self.log.open(encoding="utf-8", errors="replace") as lines:
             end = "".join(deque(lines, _LOG_LINES)).rstrip()
         return Problem(what, where=self.name, remedy=f"the end of its log {self.log}:\n{end}")
@@ -189,11 +195,12 @@ def answers(url: str) -> bool:
         return False
 
 
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nothing listens on."""
-    while not _is_free(port := random.choice(_PORTS)):
-        pass
-    return port
+def free_port(adjacent: int = 1) -> int:
+    """A TCP port of 127.0.0.1 that nothing listens on; the first of ``adjacent`` such ports in a row."""
+    while True:
+        port = random.choice(_PORTS)
+        if all(map(_is_free, range(port, port + adjacent))):
+            return port
 
 
 def _is_free(port: int) -> bool:

@@ -1,0 +1,110 @@
+"""How far the flow is, told cheaply: from offsets and status pages, not from what the topics hold."""
+
+import urllib.request
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import orjson
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from schemas.errors import Unreachable
+from streams.settings import Settings
+from topics.catalogue import FILES, RAW, RECEIPTS, Topic
+from topics.reader import read_all
+
+_PAGE_S = 1.0
+
+
+class Reading(NamedTuple):
+    """Records that came as far. ``published`` may count a few transaction markers, too."""
+
+    published: int = 0
+    validated: int = 0  #: judged, whatever the judgement
+    rejected: int = 0
+    booked: int = 0
+
+
+class Gauge:
+    """Reads how far the flow on ``settings.kafka`` is, whose roles have their status pages at ``pages``.
+
+    The calls raise :class:`Unreachable` when the broker does not answer.
+    """
+
+    def __init__(self, settings: Settings, pages: dict[str, str]) -> None:
+        self._kafka, self._pages = settings.kafka, pages
+        self._admin = AdminClient(settings.kafka.confluent())
+        self._counters: dict[str, float] = {}
+
+    def ready(self) -> bool:
+        """Whether every role owns partitions."""
+        return all((self._page(role) or {}).get("partitions") for role in self._pages)
+
+    def read(self) -> Reading:
+        """Where things stand; a role that is too busy to answer stands where it was."""
+        for role in self._pages:
+            self._counters |= (self._page(role) or {}).get("counters", {})
+        accepted = self._count("spotstream_records_total accepted")
+        rejected = self._count("spotstream_records_total rejected")
+        booked = self._count("spotstream_booked_records_total new", "spotstream_booked_records_total known")
+        refused = self._count("spotstream_booked_records_total rejected")
+        return Reading(self.published(), accepted + rejected, rejected + refused, booked)
+
+    def published(self) -> int:
+        """The offsets of the raw topic that are taken."""
+        return sum(self._ends(RAW).values())
+
+    def caught_up(self, topic: Topic, group: str) -> bool:
+        """Whether ``group`` has committed all that ``topic`` held when this was called.
+
+        The last offset of a partition is the marker of its last transaction, which nobody commits.
+        """
+        ends = {partition: end for partition, end in self._ends(topic).items() if end}
+        done = self._committed(topic, group, ends)
+        return all(end - done[partition] <= 1 for partition, end in ends.items())
+
+    def seconds(self) -> float:
+        """From the first record published to the last receipt of a booking, by the messages' time stamps."""
+        first, last = self._times(FILES), self._times(RECEIPTS)
+        return (max(last) - min(first)) / 1000 if first and last else 0.0
+
+    def _times(self, topic: Topic) -> list[int]:
+        return [message.timestamp()[1] for message in read_all(self._kafka, topic.name)]
+
+    def _ends(self, topic: Topic) -> dict[int, int]:
+        wanted = {part: OffsetSpec.latest() for part in _partitions(topic, range(topic.partitions))}
+        try:
+            asked = self._admin.list_offsets(wanted, request_timeout=self._kafka.timeout_s)
+            return {part.partition: answer.result().offset for part, answer in asked.items()}
+        except KafkaException as error:
+            raise self._unreachable(error) from None
+
+    def _committed(self, topic: Topic, group: str, partitions: Iterable[int]) -> dict[int, int]:
+        """By partition; negative where nothing is committed."""
+        wanted = ConsumerGroupTopicPartitions(group, _partitions(topic, partitions))
+        if not wanted.topic_partitions:
+            return {}
+        try:
+            asked = self._admin.list_consumer_group_offsets([wanted], request_timeout=self._kafka.timeout_s)
+            found = asked[group].result().topic_partitions
+        except KafkaException as error:
+            raise self._unreachable(error) from None
+        return {part.partition: part.offset for part in found}
+
+    def _unreachable(self, error: KafkaException) -> Unreachable:
+        what = f"the broker does not answer: {error.args[0].str()}"
+        return Unreachable(what, where=self._kafka.bootstrap_servers)
+
+    def _page(self, role: str) -> dict[str, Any] | None:
+        try:
+            with urllib.request.urlopen(f"{self._pages[role]}?format=json", timeout=_PAGE_S) as answer:  # noqa: S310 - ours, and HTTP
+                return dict(orjson.loads(answer.read()))
+        except (OSError, ValueError):
+            return None
+
+    def _count(self, *names: str) -> int:
+        return sum(int(self._counters.get(name, 0)) for name in names)
+
+
+def _partitions(topic: Topic, partitions: Iterable[int]) -> list[TopicPartition]:
+    return [TopicPartition(topic.name, partition) for partition in partitions]
