@@ -16,7 +16,7 @@ import orjson
 import psutil
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
-from oracle import verdicts
+from oracle import Verdict, frame, verdicts
 
 from schemas.batch import source_of
 from schemas.letter import DeadLetter
@@ -43,10 +43,22 @@ class Log(NamedTuple):
     path: Path
     truth: Truth
 
+    faults: dict[int, set[str]]  #: of its bad records, by number: the columns at fault
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """The oracle's, recomputed from the file."""
+        return list(verdicts(self.path.read_bytes()))
+
+    @property
+    def records(self) -> list[bytes]:
+        """The records' bytes as the oracle cuts them, header left out."""
+        return list(frame(self.path.read_bytes()))[1:]
+
     @property
     def accepted(self) -> Counter[str]:
-        """Placement hashes, recomputed from the file by the oracle."""
-        return Counter(v.placement_hash for v in verdicts(self.path.read_bytes()) if v.placement_hash)
+        """Placement hashes of the records that the oracle accepts."""
+        return Counter(v.placement_hash for v in self.verdicts if v.placement_hash)
 
 
 class Flow:
@@ -79,7 +91,8 @@ class Flow:
         """Generate a log file."""
         path = self.folder / f"log-{seed}.csv"
         with path.open("wb") as stream:
-            return Log(path, write(stream, generate(records, seed, bad_rate)))
+            truth = write(stream, lines := list(generate(records, seed, bad_rate)))
+        return Log(path, truth, {line.number: set(line.fields) for line in lines if line.fault})
 
     def start(self, *arguments: object, extra: dict[str, str] | None = None, **settings: object) -> "Process":
         """Start a command."""
@@ -162,6 +175,17 @@ class Flow:
             if log is None or (letter.place and letter.place.path == str(log.path)):
                 found.append(((message.key() or b"").decode(), letter, dict(message.headers() or ())))
         return found
+
+    def listed(self, *arguments: str) -> list[dict[str, Any]]:
+        """What ``dlq list`` says."""
+        done = subprocess.run(
+            [*COMMAND, "dlq", "list", "--json", *arguments],
+            env=self.environment(),
+            capture_output=True,
+            check=True,
+            timeout=60,
+        )
+        return [json.loads(line) for line in done.stdout.splitlines()]
 
     def batches(self) -> list[tuple[str, dict[str, bytes]]]:
         """Key and headers of every batch."""
