@@ -83,7 +83,9 @@ class DeadLetter(BaseModel):
     attempts: int = 0
     first_failure: str
     last_failure: str
-    retry_count: int = 0
+    retry_count: int = 0  #: redrives that failed
+    under_way: str = ""  #: since when a redrive is; the outcome of that redrive ends the letter or renews it
+    part: str = ""  #: ``n/m`` of a letter too large for one message; each part has a piece of ``original``
     headers: dict[str, str] = {}  #: of the batch, so that a redrive sends what was sent
 
     def dump(self) -> bytes:
@@ -129,10 +131,15 @@ class Receipt(BaseModel):
     http_status: int = 0
     attempts: int = 1
     latency_ms: int = 0  #: of the last attempt
+    breaker: Literal["closed", "half-open"] = "closed"  #: at the last attempt; half-open: it was a probe
     accepted: int = 0
     duplicates: int = 0
     rejected: list[RecordRejection] = []
     dlq: list[str] = []  #: keys of the dead letters that this outcome wrote
+    parts: list[str] = []  #: keys under which a batch that was refused as a whole was sent in parts
+    from_letters: bool = False  #: the batch was made of single records' dead letters, by a redrive
+    replay: str = ""  #: of the replay that sent the batch again
+    place: Place | None = None  #: of the single record whose dead letter was discarded
     why: str = ""
     at: str
 

@@ -1,28 +1,32 @@
 """What an attempt to send a batch came to, and how an HTTP answer is read. Pure.
 
 200, 207            every record accounted for          Booked
-400, 413, 422       the data is at fault                Refused       the only one that ends in the DLQ
-429                 the account's limit                 Limited       not an error of anybody
-401, 403            the credentials are at fault        Unauthorized  the data is not: wait
+"refuse"            the data is at fault                Refused       the only one that ends in the DLQ
+"pause"             the account's limit                 Limited       not an error of anybody
+"unauthorized"      the credentials are at fault        Unauthorized  the data is not: wait
 no token            the token endpoint is at fault      NoToken       nothing was booked: wait
-anything else, or   whether it was booked is unknown:   Unavailable   send again under the same key
-nothing, or half    5xx, 409 (in flight), 404, …
+"retry", "again",   whether it was booked is unknown    Unavailable   send again under the same key
+nothing, or half
+
+The words in quotes are what :mod:`streams.policy` says about a status.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Annotated
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schemas.letter import Exchange, RecordRejection
+from streams import rate_limit
+from streams.policy import Action, Status, action
+from streams.rate_limit import RateLimit
 from streams.retry_after import retry_after_s
 
-_REFUSED = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY)
-_UNAUTHORIZED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 _MESSAGE_CHARACTERS = 500
 
 
@@ -30,6 +34,7 @@ _MESSAGE_CHARACTERS = 500
 class _Attempt:
     exchange: Exchange
     latency_ms: int
+    limit: RateLimit | None = field(default=None, kw_only=True)  #: what it told of the account's limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +49,11 @@ class Booked(_Attempt):
 
 @dataclass(frozen=True, slots=True)
 class Refused(_Attempt):
-    """The whole batch was refused, and would be again."""
+    """The whole batch was refused, and would be again; ``rejected`` are the records that it says are why."""
 
     status: int
     message: str
+    rejected: list[RecordRejection] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +66,11 @@ class Limited(_Attempt):
 
 @dataclass(frozen=True, slots=True)
 class Unavailable(_Attempt):
-    """No answer, or none that says what became of the records."""
+    """No answer, or none that says what became of the records; ``is_error``: the API is at fault."""
 
     why: str
     retry_after_s: float | None = None
+    is_error: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +112,19 @@ class _Booking(BaseModel):
         return distinct and self.accepted + self.duplicates + len(indexes) == records
 
 
+class _Named(BaseModel):
+    index: _Count
+    code: str = ""
+    message: str = ""
+
+
+class _Refusal(BaseModel):
+    """The body of a refusal that names the records at fault."""
+
+    rejected: list[_Named] = []
+    errors: list[_Named] = []
+
+
 def classify(
     status: int,
     headers: Mapping[str, str],
@@ -114,22 +134,36 @@ def classify(
     exchange: Exchange,
     latency_ms: int,
     at: datetime,
+    policy: Mapping[Status, Action] = MappingProxyType({}),
 ) -> Answer:
     """Read the whole answer to a batch of so many records; ``headers`` ignore case, ``at`` is now, aware.
 
-    ``exchange`` holds the body as it may be shown.
+    ``exchange`` holds the body as it may be shown; ``policy`` goes before :data:`streams.policy.POLICY`.
     """
     if status in {HTTPStatus.OK, HTTPStatus.MULTI_STATUS}:
-        return _booked(status, body, records, exchange, latency_ms)
-    if status in _REFUSED:
-        return Refused(exchange, latency_ms, status, _message(status, exchange))
-    wait_s = retry_after_s(headers.get("Retry-After", ""), headers.get("Date", ""), at)
-    if status == HTTPStatus.TOO_MANY_REQUESTS:
-        return Limited(exchange, latency_ms, wait_s)
-    if status in _UNAUTHORIZED:
-        return Unauthorized(exchange, latency_ms, status, _message(status, exchange))
+        answer = _booked(status, body, records, exchange, latency_ms)
+    else:
+        wait_s = retry_after_s(headers.get("Retry-After", ""), headers.get("Date", ""), at)
+        answer = _not_booked(status, action(status, policy), wait_s, exchange, latency_ms)
+        if isinstance(answer, Refused):
+            answer = replace(answer, rejected=_named(body, records))
+    limit = rate_limit.read(headers.get("RateLimit", ""), headers.get("RateLimit-Policy", ""))
+    return replace(answer, limit=limit) if limit else answer
+
+
+def _not_booked(
+    status: int, action: Action, wait_s: float | None, exchange: Exchange, latency_ms: int
+) -> Answer:
+    message = _message(status, exchange)
+    match action:
+        case "refuse":
+            return Refused(exchange, latency_ms, status, message)
+        case "pause":
+            return Limited(exchange, latency_ms, wait_s)
+        case "unauthorized":
+            return Unauthorized(exchange, latency_ms, status, message)
     overloaded = status >= HTTPStatus.INTERNAL_SERVER_ERROR
-    return Unavailable(exchange, latency_ms, _message(status, exchange), wait_s if overloaded else None)
+    return Unavailable(exchange, latency_ms, message, wait_s if overloaded else None, action == "retry")
 
 
 def _booked(status: int, body: bytes, records: int, exchange: Exchange, latency_ms: int) -> Answer:
@@ -141,6 +175,21 @@ def _booked(status: int, body: bytes, records: int, exchange: Exchange, latency_
         why = f"{status} that does not account for each of the {records} records"
         return Unavailable(exchange, latency_ms, why)
     return Booked(exchange, latency_ms, status, booking.accepted, booking.duplicates, booking.rejected)
+
+
+def _named(body: bytes, records: int) -> list[RecordRejection]:
+    """The records that a refusal names as those at fault; empty when it names none that can be."""
+    try:
+        refusal = _Refusal.model_validate_json(body)
+    except ValidationError:
+        return []
+    named = refusal.rejected or refusal.errors
+    by_index = {one.index: one for one in named}
+    if len(by_index) != len(named) or any(index >= records for index in by_index):
+        return []
+    return [
+        RecordRejection(index=index, code=one.code, message=one.message) for index, one in sorted(by_index.items())
+    ]
 
 
 def _message(status: int, exchange: Exchange) -> str:

@@ -4,12 +4,14 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from io import BytesIO
+from types import MappingProxyType
 
 import aiohttp
 
 from schemas.letter import Exchange
 from streams.answer import Answer, NoToken, Unavailable, classify
 from streams.authorization import Authorizer, TokenError, from_settings
+from streams.policy import Action, Status
 from streams.pool import Pool, address
 from streams.secret import HIDDEN, hide
 from streams.settings import AvstarSettings
@@ -23,13 +25,20 @@ class Avstar:
     """Sends batches to Avstar over one pool of connections. Belongs to the event loop that makes it."""
 
     def __init__(
-        self, settings: AvstarSettings, *, requests_at_once: int, authorizer: Authorizer | None = None
+        self,
+        settings: AvstarSettings,
+        *,
+        requests_at_once: int,
+        policy: Mapping[Status, Action] = MappingProxyType({}),
+        authorizer: Authorizer | None = None,
     ) -> None:
-        """``authorizer``: what the settings say, unless another is given.
+        """``policy``: what statuses mean, where :mod:`streams.policy` has it otherwise. ``authorizer``: what
+        the settings say, unless another is given.
 
         Raises ``UsageError`` when addresses, credentials, TLS or proxy cannot be used.
         """
         self._url = address(settings.base_url, "avstar.base_url", plain=settings.plain_http) / "v2/ingest"
+        self._policy = policy
         self._authorizer = authorizer or from_settings(settings)
         self._pool = Pool(
             settings,
@@ -83,6 +92,7 @@ class Avstar:
             exchange=exchange,
             latency_ms=latency_ms,
             at=datetime.now(UTC),
+            policy=self._policy,
         )
 
     def _shown(self, body: bytes) -> str:

@@ -9,6 +9,9 @@ ATTEMPT_SECONDS = Histogram(
     "Time from request to answer",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
+BREAKER = Counter("spotstream_breaker", "Times that the circuit breaker entered a state", ["state"])
+BREAKER_CLOSED = Gauge("spotstream_breaker_closed", "1 while the circuit breaker is closed, else 0")
+BREAKER_CLOSED.set(1)
 BATCHES = Counter("spotstream_batches", "Batches that ended, by outcome", ["outcome"])
 BOOKED = Counter("spotstream_booked_records", "Records that Avstar took, new or known before", ["state"])
 POSITION = Gauge("spotstream_position", "Committed offset of an owned partition", ["topic", "partition"])

@@ -125,7 +125,7 @@ class DispatchSettings(_Section):
     )
     policy: dict[Status, Action] = Field(
         {},
-        description="what a status (404) or a class (5xx) means, where it is not as streams/policy.py has it: "
+        description="what a status (404) or a class (5xx) means, where it is not as in streams/policy.py: "
         "retry, again, pause, unauthorized or refuse",
     )
 

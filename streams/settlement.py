@@ -68,7 +68,10 @@ def settle(message: Message, delivered: Delivered, originals: Mapping[int, RawOr
     """The settlement of ``message``. ``originals``: the raw records that were rejected, by raw offset."""
     answer = delivered.answer
     if isinstance(answer, Refused):
-        return _refused(message, delivered, answer)
+        why = Reason(field="", value=str(answer.status), rule=answer.message)
+        return _dead(message, delivered, "refused", why)
+    if isinstance(answer, Unavailable):
+        return _dead(message, delivered, "gave_up", Reason(field="", value="", rule=answer.why))
     letters = _rejected(message, delivered, answer, originals) if answer.rejected else []
     receipt = _receipt(message, delivered).model_copy(
         update={
@@ -105,24 +108,25 @@ def _receipt(message: Message, delivered: Delivered) -> Receipt:
         batch_id=message.batch.batch_id,
         source=message.source,
         records=message.batch.records,
-        http_status=delivered.answer.status,
+        http_status=delivered.answer.exchange.get("status", 0),
         attempts=delivered.attempts,
         latency_ms=delivered.answer.latency_ms,
+        breaker=delivered.breaker,
         at=now(),
     )
 
 
-def _refused(message: Message, delivered: Delivered, answer: Refused) -> Settlement:
+def _dead(message: Message, delivered: Delivered, reason: str, why: Reason) -> Settlement:
     letter = DeadLetter(
         kind="batch",
         stage="dispatch",
-        reason="refused",
-        reasons=[Reason(field="", value=str(answer.status), rule=answer.message)],
+        reason=reason,
+        reasons=[why],
         original=message.batch.body,
         idempotency_key=message.batch.key,
         source=message.source,
         records=message.batch.records,
-        exchange=answer.exchange,
+        exchange=delivered.answer.exchange,
         attempts=delivered.attempts,
         first_failure=delivered.first_failure,
         last_failure=delivered.last_failure,

@@ -18,10 +18,12 @@ from schemas.registry import Registry
 from streams import log, metrics, status
 from streams.answer import Answer
 from streams.avstar import Avstar
+from streams.breaker import State
 from streams.delivery import Delivery
 from streams.descriptors import Descriptors
 from streams.dispatch import DispatchLane
 from streams.settings import Settings, WorkerSettings
+from streams.throttle import Throttle
 from streams.validate import Judges, ValidateLane
 from topics import provision
 from topics.catalogue import BATCHES, RAW, VALIDATED, Topic
@@ -39,7 +41,7 @@ _BATCHES_PER_POLL = 20
 _STOP_S = 8.0
 
 
-def _ownership(settings: Settings, role: Role, lane: Callable[[Owned], Lane]) -> Ownership:
+def _ownership(settings: Settings, role: Role, lane: Callable[[Owned], Lane], **options: Any) -> Ownership:
     return Ownership(
         settings.kafka,
         f"spotstream-{role}",
@@ -47,6 +49,7 @@ def _ownership(settings: Settings, role: Role, lane: Callable[[Owned], Lane]) ->
         transaction_timeout_s=settings.worker.transaction_timeout_s,
         session_timeout_s=settings.worker.session_timeout_s,
         drain_s=settings.worker.drain_s,
+        **options,
     )
 
 
@@ -96,19 +99,27 @@ async def _validate(settings: Settings) -> AsyncIterator[App]:
 
 @asynccontextmanager
 async def _dispatch(settings: Settings) -> AsyncIterator[App]:
-    client = Avstar(settings.avstar, requests_at_once=settings.dispatch.requests_at_once)
-    delivery = Delivery(client, settings.dispatch, observe=_observe)
+    dispatch = settings.dispatch
+    client = Avstar(settings.avstar, requests_at_once=dispatch.requests_at_once, policy=dispatch.policy)
+    throttle = Throttle(dispatch, settings.breaker, observe=_observe_breaker)
+    delivery = Delivery(client, dispatch, throttle, observe=_observe)
 
     def lane(owned: Owned) -> DispatchLane:
-        return DispatchLane(owned, delivery, settings.dispatch, settings.kafka)
+        return DispatchLane(owned, delivery, dispatch, settings.kafka)
 
-    yield _app(_ownership(settings, "dispatch", lane), BATCHES, settings, "dispatch", _BATCHES_PER_POLL)
+    ownership = _ownership(settings, "dispatch", lane, share=throttle.share, hold=lambda: delivery.holds)
+    yield _app(ownership, BATCHES, settings, "dispatch", _BATCHES_PER_POLL)
     await client.aclose()
 
 
 def _observe(answer: Answer) -> None:
     metrics.ATTEMPTS.labels(type(answer).__name__.lower()).inc()
     metrics.ATTEMPT_SECONDS.observe(answer.latency_ms / 1000)
+
+
+def _observe_breaker(state: State) -> None:
+    metrics.BREAKER.labels(state).inc()
+    metrics.BREAKER_CLOSED.set(state == "closed")
 
 
 _ROLES: dict[Role, Callable[[Settings], Any]] = {"validate": _validate, "dispatch": _dispatch}

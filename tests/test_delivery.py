@@ -19,7 +19,8 @@ from streams.avstar import Avstar
 from streams.delivery import Delivery
 from streams.lab.faults import Script
 from streams.lab.sandbox import Options, Sandbox, running
-from streams.settings import AvstarSettings, DispatchSettings
+from streams.settings import AvstarSettings, BreakerSettings, DispatchSettings
+from streams.throttle import Throttle
 
 
 def batch(*numbers: int) -> Batch:
@@ -30,10 +31,13 @@ def batch(*numbers: int) -> Batch:
 class Line:
     """A delivery to a running sandbox, and when it got which answer."""
 
-    def __init__(self, sandbox: Sandbox, avstar: Avstar, settings: DispatchSettings) -> None:
+    def __init__(
+        self, sandbox: Sandbox, avstar: Avstar, settings: DispatchSettings, breaker: BreakerSettings
+    ) -> None:
         self.sandbox = sandbox
         self.seen: list[tuple[float, Answer]] = []
-        self.delivery = Delivery(avstar, settings, observe=self._observe)
+        self.throttle = Throttle(settings, breaker)
+        self.delivery = Delivery(avstar, settings, self.throttle, observe=self._observe)
 
     def _observe(self, answer: Answer) -> None:
         self.seen.append((time.monotonic(), answer))
@@ -48,10 +52,16 @@ class Line:
 
 @asynccontextmanager
 async def line(
-    *, options: Options | None = None, timeout_s: float = 5.0, key_file: Path | None = None, **settings: Any
+    *,
+    options: Options | None = None,
+    timeout_s: float = 5.0,
+    key_file: Path | None = None,
+    breaker: BreakerSettings | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Line]:
     quick = {"backoff_base_s": 0.01, "backoff_cap_s": 0.05}
     dispatch = DispatchSettings(**(quick | settings))
+    patient = breaker or BreakerSettings(minimum_calls=10_000)
     async with running(options or Options()) as started:
         section = AvstarSettings(
             base_url=started.url,
@@ -59,9 +69,9 @@ async def line(
             api_key_file=key_file,
             request_timeout_s=timeout_s,
         )
-        avstar = Avstar(section, requests_at_once=dispatch.requests_at_once)
+        avstar = Avstar(section, requests_at_once=dispatch.requests_at_once, policy=dispatch.policy)
         try:
-            yield Line(started.sandbox, avstar, dispatch)
+            yield Line(started.sandbox, avstar, dispatch, patient)
         finally:
             await avstar.aclose()
 
@@ -70,7 +80,7 @@ async def test_a_batch_that_is_taken_at_once_has_no_failure() -> None:
     async with line() as sut:
         delivered = await sut.delivery.deliver(batch(1, 2))
     assert isinstance(delivered.answer, Booked)
-    assert delivered[1:] == (1, "", "")
+    assert delivered[1:] == (1, "", "", "closed")
 
 
 async def test_a_refused_batch_is_not_sent_again() -> None:
@@ -134,7 +144,7 @@ async def test_an_overloaded_api_s_retry_after_pauses_everybody_too() -> None:
     async with line(requests_at_once=1) as sut:
         sut.faults({"kind": "status", "status": 503, "retry_after": 1, "count": 1})
         first = asyncio.create_task(sut.delivery.deliver(batch(1)))
-        await sut.until(lambda: sut.delivery.paused_s > 0)
+        await sut.until(lambda: sut.throttle.pace.paused_s > 0)
         started = time.monotonic()
         await sut.delivery.deliver(batch(2))
         assert time.monotonic() - started >= 0.9
@@ -210,7 +220,7 @@ async def test_every_wait_ends_when_it_is_cancelled(fault: dict[str, Any]) -> No
         if fault.get("status") != 429:  # a slot is free again, and the pause, if there is one, still holds
             assert (await asyncio.wait_for(sut.delivery.deliver(batch(9)), 2)).attempts == 1
         else:
-            assert sut.delivery.paused_s > 50
+            assert sut.throttle.pace.paused_s > 50
 
 
 async def test_a_third_of_all_requests_failing_costs_nothing() -> None:

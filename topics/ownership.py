@@ -139,8 +139,14 @@ class Ownership:
         transaction_timeout_s: float,
         session_timeout_s: float,
         drain_s: float,
+        share: Callable[[int, int], None] = lambda *_: None,
+        hold: Callable[[], bool] = lambda: False,
     ) -> None:
+        """``share`` is told at each assignment how many of the topic's partitions are ours, and of how many;
+        while ``hold()`` is true, nothing is fetched, whatever an assignment resumes.
+        """
         self.kafka, self.group = kafka, group
+        self._share, self.hold = share, hold
         self.session_timeout_s = session_timeout_s
         self.epoch = 0
         self._lane = lane
@@ -180,11 +186,14 @@ class Ownership:
         try:
             producers = await asyncio.gather(*(self.blocking(self._fence, tp) for tp in wanted))
             found = await self.blocking(self._read_positions, wanted) if wanted else []
+            total = await self.blocking(self._partitions_of, wanted[0].topic) if wanted else 0
         except KafkaException as exception:
             raise Unreachable(
                 f"the broker did not hand over {len(wanted)} partitions: {exception.args[0].str()}",
                 where=self.kafka.bootstrap_servers,
             ) from exception
+        if wanted:
+            self._share(len(wanted), total)
         for tp, producer, (position, note) in zip(wanted, producers, found, strict=True):
             owned = Owned(tp, producer, position, note, self)
             self._lanes[tp] = owned, self._lane(owned)
@@ -201,6 +210,9 @@ class Ownership:
         # librdkafka asks with require_stable, so this waits for a transaction that is still being ended.
         asked = [Offset(tp.topic, tp.partition) for tp in wanted]
         return [self._position(offset) for offset in self._positions.committed(asked, self.kafka.timeout_s)]
+
+    def _partitions_of(self, topic: str) -> int:
+        return len(self._positions.list_topics(topic, self.kafka.timeout_s).topics[topic].partitions)
 
     def _position(self, committed: Offset) -> tuple[int, str]:
         low, _ = self._positions.get_watermark_offsets(committed, self.kafka.timeout_s)

@@ -129,7 +129,7 @@ class Consumer(driver.Consumer):
         partition's position has moved past it, so dropping it would lose its records."""
         if not self.flow_active:
             await self.wait(self.can_resume_flow)
-        active = frozenset(self._get_active_partitions())
+        active = frozenset() if self.ownership.hold() else frozenset(self._get_active_partitions())
         for chunk in await self._thread.poll(active or _NOWHERE, timeout if active else 0.05):
             yield chunk.partition, self._message(chunk)
 
