@@ -156,10 +156,13 @@ def records_of(batch: Batch) -> list[dict[str, Any]]:
 
 def plain(body: bytes, content_encoding: str) -> bytes:
     """``body`` as it is under its encoding. ``ValueError`` when it is not encoded so."""
+    if content_encoding != "gzip":
+        return body
     try:
-        return igzip.decompress(body) if content_encoding == "gzip" else body
-    except (OSError, EOFError, isal_zlib.error) as error:
+        unpacked: bytes = igzip.decompress(body)
+    except (OSError, EOFError, isal_zlib.error) as error:  # type: ignore[misc] # isal's stub: an instance
         raise ValueError(f"not gzip: {error}") from None
+    return unpacked
 
 
 def _multipart(batch_id: bytes, parts: Sequence[bytes]) -> bytes:
