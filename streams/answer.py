@@ -188,7 +188,8 @@ def _named(body: bytes, records: int) -> list[RecordRejection]:
     if len(by_index) != len(named) or any(index >= records for index in by_index):
         return []
     return [
-        RecordRejection(index=index, code=one.code, message=one.message) for index, one in sorted(by_index.items())
+        RecordRejection(index=index, code=one.code, message=one.message)
+        for index, one in sorted(by_index.items())
     ]
 
 

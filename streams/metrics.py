@@ -16,3 +16,6 @@ BATCHES = Counter("spotstream_batches", "Batches that ended, by outcome", ["outc
 BOOKED = Counter("spotstream_booked_records", "Records that Avstar took, new or known before", ["state"])
 POSITION = Gauge("spotstream_position", "Committed offset of an owned partition", ["topic", "partition"])
 LAG = Gauge("spotstream_lag", "Offsets between the log's end and the position", ["topic", "partition"])
+FLOOD_GUARD = Gauge(
+    "spotstream_flood_guard", "1 while the flood guard holds a partition (-1: all)", ["topic", "partition"]
+)

@@ -141,6 +141,22 @@ class BreakerSettings(_Section):
     open_s: float = Field(5.0, gt=0, description="until a single batch tries whether Avstar is well again")
 
 
+class DlqSettings(_Section):
+    """The ``dlq`` section: the dead letters, and the guard that keeps a bad deployment from filling them."""
+
+    max_redrives: int = Field(5, ge=1, description="of a letter; one that failed so often is left alone")
+    flood_share: float = Field(
+        0.5, gt=0, le=1, description="share of rejected records above which validation pauses; 1: never"
+    )
+    flood_records: int = Field(
+        10_000, ge=1, description="of a partition, the last ones, over which that share is taken"
+    )
+    flood_refused: int = Field(
+        100, ge=0, description="records that Avstar refuses in a row before dispatch pauses; 0: never"
+    )
+    flood_pause_s: float = Field(60.0, gt=0, description="until dispatch tries one request again")
+
+
 class WorkerSettings(_Section):
     """The ``worker`` section: the processes that run the agents."""
 
@@ -176,6 +192,7 @@ class Settings(BaseSettings):
     batch: BatchSettings = BatchSettings()
     dispatch: DispatchSettings = DispatchSettings()
     breaker: BreakerSettings = BreakerSettings()
+    dlq: DlqSettings = DlqSettings()
     worker: WorkerSettings = WorkerSettings()
     log: LogSettings = LogSettings()
 

@@ -50,6 +50,7 @@ class Fault(BaseModel):
     field: str = Field("", description="a field of records…")
     value: str | int = Field("", description="…and its value")
     hashes: frozenset[str] = Field(frozenset(), description="record hashes")
+    names: bool = Field(False, description="whether `status` names the records that it struck for")
     record_probability: float = Field(1.0, ge=0, le=1, description="share of records that `reject` takes")
     code: str = "scripted"
     message: str = "a fault of the sandbox's script"
@@ -86,6 +87,14 @@ class Fault(BaseModel):
         if self.field:
             return isinstance(record, dict) and record.get(self.field) == self.value
         return not self.hashes
+
+    def named(self, records: Sequence[Any], hashes: Sequence[bytes]) -> list[RecordRejection]:
+        """The records that a refusal of the whole batch names, if it names any."""
+        return [
+            {"index": index, "code": self.code, "message": self.message}
+            for index, record in enumerate(records)
+            if self.names and self.matches(record, hashes[index])
+        ]
 
     def rejections(
         self, records: Sequence[Any], hashes: Sequence[bytes], seed: int

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from schemas.letter import RecordRejection
 from streams.lab.faults import Fault
 from streams.lab.refusal import Refusal
 
@@ -19,24 +20,29 @@ _RST = struct.pack("ii", 1, 0)  # SO_LINGER, for no time
 
 
 async def befall(
-    request: web.Request, struck: Sequence[Fault], answer: Mapping[str, Any]
+    request: web.Request,
+    struck: Sequence[Fault],
+    answer: Mapping[str, Any],
+    named: Sequence[RecordRejection] = (),
 ) -> web.StreamResponse | None:
     """Play the faults that struck; the answer (perhaps on a dead connection), None if the request goes on.
 
-    ``answer`` is what a healthy sandbox would say now.
+    ``answer`` is what a healthy sandbox would say now, ``named`` are the records that a refusal names.
     """
     for fault in struck:
         if fault.kind == "latency":
             await asyncio.sleep(fault.seconds)
         elif fault.ends_the_request:
-            return await _spoilt(request, fault, orjson.dumps(answer))
+            return await _spoilt(request, fault, orjson.dumps(answer), named)
     return None
 
 
-async def _spoilt(request: web.Request, fault: Fault, answer: bytes) -> web.StreamResponse:
+async def _spoilt(
+    request: web.Request, fault: Fault, answer: bytes, named: Sequence[RecordRejection]
+) -> web.StreamResponse:
     match fault.kind:
         case "status":
-            return Refusal(fault.status, fault.code, fault.message, _retry_after(fault)).response()
+            return Refusal(fault.status, fault.code, fault.message, _retry_after(fault), named).response()
         case "not_json":
             return web.Response(text="<html><body>Gateway</body></html>", content_type="text/html")
         case "truncated":

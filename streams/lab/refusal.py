@@ -1,24 +1,37 @@
 """How the sandbox answers, and how it says no."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
 from aiohttp import web
 
+from schemas.letter import RecordRejection
+
 
 class Refusal(Exception):
-    """An answer other than success: HTTP status, a short stable ``code``, a message, headers."""
+    """An answer other than success: HTTP status, a short stable ``code``, a message, headers.
+
+    ``rejected`` are the records at fault, where the answer names them.
+    """
 
     def __init__(
-        self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None
+        self,
+        status: int,
+        code: str,
+        message: str,
+        headers: Mapping[str, str] | None = None,
+        rejected: Sequence[RecordRejection] = (),
     ) -> None:
         super().__init__(message)
         self.status, self.code, self.message, self.headers = status, code, message, headers or {}
+        self.rejected = rejected
 
     def response(self) -> web.Response:
-        """``{"code", "message", "error"}``; RFC 6749 asks for the last of these."""
-        body = {"code": self.code, "message": self.message, "error": self.code}
+        """``{"code", "message", "error"}``, RFC 6749 asks for the last of these; perhaps ``rejected``."""
+        body: dict[str, Any] = {"code": self.code, "message": self.message, "error": self.code}
+        if self.rejected:
+            body["rejected"] = self.rejected
         return json_response(self.status, body, self.headers)
 
 

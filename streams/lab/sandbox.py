@@ -116,7 +116,8 @@ class Sandbox:
         limits = self._options
         batch = await upload.read(request, max_bytes=limits.max_bytes, max_records=limits.max_records)
         struck = self.faults.strike(request.path, "body", batch.records, batch.hashes)
-        if (spoilt := await befall(request, struck, {})) is not None:
+        named = struck[-1].named(batch.records, batch.hashes) if struck else ()
+        if (spoilt := await befall(request, struck, {}, named)) is not None:
             return spoilt
         stored = self._book(key, batch, struck)
         struck = self.faults.strike(request.path, "booked", batch.records, batch.hashes)
