@@ -172,7 +172,8 @@ def _compile(kind: Kind) -> Encode:
             fetches.append(f"    w{index} = absent if {value} is None else f'{{present}}{write}'\n")
             write = f"{{w{index}}}"
         writes.append(write)
-    source = f"def encode(record, placement_hash):\n{''.join(fetches)}    return f'{''.join(writes)}'.encode('latin-1')"
+    body = f"return f'{''.join(writes)}'.encode('latin-1')"
+    source = f"def encode(record, placement_hash):\n{''.join(fetches)}    {body}"
     names = {
         "varint": _Varints(),
         "date": _Dates(),
