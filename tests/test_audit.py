@@ -128,11 +128,11 @@ def test_the_command_prints_one_object_and_fails_when_records_are_missing(
     assert [told[name] for name in names.split()] == [1200, 1200, 1080, 120, 3, 0, 0, 1080, 0]
     assert told["seconds"] > 0
     assert sum(finding["records"] for finding in told["findings"]) == 1080
-    assert result.return_value == 1
+    assert result.exit_code == 1
     table = command(settings, "audit", "--file", str(path))
     assert "in a batch without receipt" in table.stdout
     assert "the audit FAILED" in table.stdout
-    assert table.return_value == 1
+    assert table.exit_code == 1
 
 
 def test_complete_lines_that_nobody_published_are_missing(

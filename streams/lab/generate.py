@@ -5,7 +5,6 @@ comes from its number. Exactly ``round(records * bad_rate)`` records are bad, an
 :mod:`streams.lab.blemishes` take turns, so that a small log has as many of them as it can.
 """
 
-import os
 import random
 import sys
 from collections import Counter
@@ -139,17 +138,14 @@ def write(stream: BinaryIO, lines: Iterable[Line], truth_stream: BinaryIO | None
 
 
 def print_log(records: int, seed: int, bad_rate: float, format: Format, truth: Path | None) -> None:  # noqa: A002
-    """The log on stdout, the truth in a file; raises :class:`UsageError` when that cannot be written."""
-    lines = generate(records, seed, bad_rate, format)
+    """The log on stdout, the truth in a file; raises :class:`UsageError` when that cannot be opened."""
     try:
-        with truth.open("wb") if truth else nullcontext() as truth_stream:
-            write(sys.stdout.buffer, lines, truth_stream)
-            sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        # Whoever read has enough; keep the interpreter from flushing into the pipe once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        truth_stream = truth.open("wb") if truth else nullcontext()
     except OSError as error:
-        raise UsageError(f"cannot write: {error.strerror}", where=str(error.filename or "stdout")) from None
+        raise UsageError(f"cannot be written: {error.strerror}", where=str(truth)) from None
+    with truth_stream as known:
+        write(sys.stdout.buffer, generate(records, seed, bad_rate, format), known)
+        sys.stdout.buffer.flush()
 
 
 class _Log:
