@@ -643,3 +643,17 @@ async def test_every_answered_booking_survives_a_sigkill(child: Any) -> None:
     } <= booked
     process.send_signal(signal.SIGTERM)
     assert process.wait(5) == 0
+
+
+async def test_tells_when_requests_came_and_how_they_ended(client: Client) -> None:
+    before = time.time()
+    await client.ingest(batch(1), "a")
+    await client.faults({"kind": "status", "status": 503})
+    await client.ingest(batch(1), "b")
+    await client.faults({"kind": "reset"})
+    with pytest.raises(aiohttp.ClientError):
+        await client.ingest(batch(1), "c")
+    told = await client.send("GET", "/sandbox/requests")
+    arrivals = [json.loads(line) for line in told.body.splitlines()]
+    assert [arrival["status"] for arrival in arrivals] == [200, 503, 0]
+    assert before <= arrivals[0]["at"] <= arrivals[1]["at"] <= time.time()

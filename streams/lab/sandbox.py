@@ -10,12 +10,15 @@ import re
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
+import orjson
 from aiohttp import web
 from pydantic import ValidationError
 
@@ -30,6 +33,7 @@ from streams.lab.refusal import Refusal, json_response, refusals
 from streams.lab.upload import Upload
 
 _KEY = re.compile(r'"([\x21\x23-\x5b\x5d-\x7e]{1,255})"')  # a string of RFC 9651, without escapes
+_ARRIVALS = 100_000  # the last ones; they do not survive a restart
 _GOODBYE_S = 0.5  # for requests in flight when the sandbox ends
 
 
@@ -44,6 +48,14 @@ class Options(NamedTuple):
     requests_at_once: int = 0
     max_bytes: int = 67_108_864
     max_records: int = 20_000
+
+
+@dataclass(slots=True)
+class _Arrival:
+    """When a request came (seconds since 1970), and its answer's status: 0 without one."""
+
+    at: float
+    status: int = 0
 
 
 class Sandbox:
@@ -61,6 +73,7 @@ class Sandbox:
             requests_at_once=options.requests_at_once,
         )
         self._in_flight: set[str] = set()
+        self._arrivals: deque[_Arrival] = deque(maxlen=_ARRIVALS)
 
     def application(self) -> web.Application:
         """The routes."""
@@ -72,6 +85,7 @@ class Sandbox:
                 web.post("/v2/ingest", self._ingest),
                 web.get("/sandbox/ledger", self._totals),
                 web.get("/sandbox/ledger/records", self._records),
+                web.get("/sandbox/requests", self._requests),
                 web.get("/sandbox/faults", self._show_faults),
                 web.put("/sandbox/faults", self._put_faults),
                 web.delete("/sandbox/faults", self._clear_faults),
@@ -87,6 +101,8 @@ class Sandbox:
         return json_response(200, token, {"Cache-Control": "no-store"})
 
     async def _ingest(self, request: web.Request) -> web.StreamResponse:
+        arrival = _Arrival(time.time())
+        self._arrivals.append(arrival)
         self.ledger.count_request()
         try:
             self._account.authorize(request.headers)
@@ -96,6 +112,8 @@ class Sandbox:
             answer = refusal.response()
         if not answer.prepared:
             answer.headers.update(self._account.limit_headers())
+        if request.transport is not None and not request.transport.is_closing():
+            arrival.status = answer.status
         return answer
 
     async def _one_at_a_time(self, request: web.Request) -> web.StreamResponse:
@@ -161,6 +179,10 @@ class Sandbox:
             await response.write(piece)
         await response.write_eof()
         return response
+
+    async def _requests(self, _: web.Request) -> web.Response:
+        lines = (orjson.dumps(arrival, option=orjson.OPT_APPEND_NEWLINE) for arrival in self._arrivals)
+        return web.Response(body=b"".join(lines), content_type="application/x-ndjson")
 
     async def _show_faults(self, _: web.Request) -> web.Response:
         return json_response(200, self.faults.report())
