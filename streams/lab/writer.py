@@ -2,6 +2,7 @@
 
 import random
 import threading
+import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -16,44 +17,41 @@ _PAUSE_S = 0.06
 _TORN = 0.25
 
 
-class Writer(threading.Thread):
-    """Appends ``lines`` to the new file ``path`` from a thread of its own; the first one at once.
+class Writer:
+    """Appends ``lines`` to the new file ``path``: the first one at once, the others in a thread of its own.
 
     ``truth`` tells what the file holds so far, ``error`` what ended it early, ``finished`` that all is there.
     """
 
     def __init__(self, path: Path, lines: Iterator[Line], seed: int = 0) -> None:
-        super().__init__(name="writer", daemon=True)
         self.path, self.truth = path, Truth()
         self.error: OSError | None = None
         self.finished = False
         self._lines, self._draw = lines, random.Random(seed)
-        self._stop = threading.Event()
         path.write_bytes(next(lines).data)
 
-    def run(self) -> None:
-        """The thread: see :meth:`start`."""
+    def start(self) -> None:
+        """Write on in the background; the thread does not keep the process from ending."""
+        threading.Thread(target=self._run, name="writer", daemon=True).start()
+
+    def _run(self) -> None:
         try:
             self._write()
-            self.finished = not self._stop.is_set()
+            self.finished = True
         except OSError as error:
             self.error = error
 
-    def stop(self) -> None:
-        """Write no more."""
-        self._stop.set()
-
     def _write(self) -> None:
         held = b""
-        with self.path.open("ab", buffering=0) as log:
+        with self.path.open("ab") as log:
             while burst := list(islice(self._lines, self._draw.randint(1, _BURST))):
                 data = held + b"".join([line.data for line in burst])
                 torn = self._draw.random() < _TORN
                 whole = len(data) - (self._draw.randint(1, len(burst[-1].data)) if torn else 0)
                 log.write(data[:whole])
+                log.flush()
                 held = data[whole:]
                 for line in burst:
                     self.truth.learn(line)
-                if self._stop.wait(self._draw.uniform(0, _PAUSE_S)):
-                    return
+                time.sleep(self._draw.uniform(0, _PAUSE_S))
             log.write(held)
