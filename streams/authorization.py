@@ -245,7 +245,7 @@ class OAuth2:
         try:
             reply = await self._pool.post(self._url, urlencode(form).encode(), headers, limit=_ANSWER_BYTES)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise self._failed(str(error) or "no answer in time", wait_s) from None
+            raise self._failed(self._pool.explain(error), wait_s) from None
         if reply.status == HTTPStatus.OK:
             try:
                 return _Grant.model_validate_json(reply.body or b"")

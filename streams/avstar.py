@@ -72,7 +72,7 @@ class Avstar:
             exchange["error"] = error.why
             return NoToken(exchange, _since_ms(started), error.why, error.retry_after_s)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            why = self._hidden(_why(error))
+            why = self._hidden(self._pool.explain(error))
             exchange["error"] = why
             return Unavailable(exchange, _since_ms(started), why)
         exchange["status"] = reply.status
@@ -101,12 +101,6 @@ class Avstar:
 
     def _hidden(self, text: str) -> str:
         return hide(text, [*self._authorizer.secrets(), *self._pool.secrets()])
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, TimeoutError) and not str(error):
-        return "no answer in time"
-    return f"{type(error).__name__}: {error}"
 
 
 def _since_ms(started: float) -> int:

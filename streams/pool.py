@@ -3,6 +3,7 @@
 import ssl
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from errno import ECONNRESET
 from ipaddress import ip_address
 from typing import IO, NamedTuple
 
@@ -38,6 +39,8 @@ class Pool:
         Raises ``UsageError`` when the settings for TLS or the proxy cannot be used.
         """
         self._proxy = _Proxy(settings)
+        self._anonymous = not settings.ssl_certfile
+        self._answered = False
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=connections,
@@ -75,7 +78,21 @@ class Pool:
             proxy=self._proxy.url,
             proxy_headers=to_proxy,
         ) as response:
+            self._answered = True
             return Reply(response.status, response.headers, await _read(response, limit))
+
+    def explain(self, error: Exception) -> str:
+        """What :meth:`post` raised, for people; still with what an API may have put into it."""
+        if isinstance(error, TimeoutError) and not str(error):
+            return "no answer in time"
+        why = f"{type(error).__name__}: {error}"
+        # A server that misses our certificate often just ends the connection, in the handshake or after it.
+        ended = isinstance(error, aiohttp.ServerDisconnectedError) or (
+            isinstance(error, OSError) and error.errno in {None, ECONNRESET}
+        )
+        if ended and self._anonymous and not self._answered:
+            why += "; over TLS perhaps because it demands a certificate: avstar.ssl_certfile"
+        return why
 
     async def aclose(self) -> None:
         """Close all connections; what is in flight fails."""
