@@ -17,7 +17,7 @@ import re
 from collections.abc import Sequence
 from io import BytesIO
 from itertools import accumulate
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 #: Lines that one record may span. A field that holds more line breaks was never meant to.
 LINES = 1000
@@ -53,6 +53,32 @@ class Framed(NamedTuple):
     numbers: Sequence[int]
     skipped: list[int]
     oversized: list[Oversized]
+
+
+class Framing(Protocol):
+    """What frames a file of any format, from its start or from where a checkpoint says.
+
+    ``position`` is the offset up to which everything is framed or skipped, ``number`` the last record's,
+    ``pending`` the bytes skipped since that record; with these three another one goes on as this would.
+    """
+
+    @property
+    def position(self) -> int: ...
+
+    @property
+    def number(self) -> int: ...
+
+    @property
+    def pending(self) -> int: ...
+
+    @property
+    def held(self) -> int:
+        """Bytes after ``position`` that were fed and belong to an unfinished record."""
+        ...
+
+    def feed(self, block: bytes, *, final: bool = False) -> Framed:
+        """Frame what ``block`` completes; ``final`` says that the file ends with it."""
+        ...
 
 
 class Framer:
@@ -130,14 +156,13 @@ class Framer:
         framed = Framed([], [], numbers := [], [], [])
         for record in records:
             size = len(record)
-            if self._grammar.is_noise(record[:HEAD]):
+            if size > self._limit:
+                self._refuse(framed.oversized, record[:HEAD], size)
+                continue
+            if self._grammar.is_noise(record):
                 self._skip(size)
                 continue
             self.number += 1
-            if size > self._limit:
-                framed.oversized.append(Oversized(self.position, self.number, size, record[:HEAD]))
-                self._skip(size)
-                continue
             framed.records.append(record)
             framed.offsets.append(self.position)
             numbers.append(self.number)
@@ -150,6 +175,12 @@ class Framer:
         self.position += size
         self.pending += size
 
+    def _refuse(self, oversized: list[Oversized], head: bytes, size: int) -> None:
+        if not self._grammar.is_comment(head):
+            self.number += 1
+            oversized.append(Oversized(self.position, self.number, size, head))
+        self._skip(size)
+
     def _run_over(self, block: bytes, oversized: list[Oversized], *, final: bool) -> bytes:
         """Pass over the rest of a line above the limit; gives what lies behind it."""
         end = block.find(b"\n") + 1 or len(block)
@@ -157,10 +188,7 @@ class Framer:
         self._long += block[: min(end, HEAD - len(self._long))]
         if not final and not block.endswith(b"\n", 0, end):
             return b""
-        if not self._grammar.is_noise(self._long):
-            self.number += 1
-            oversized.append(Oversized(self.position, self.number, self._long_size, self._long))
-        self._skip(self._long_size)
+        self._refuse(oversized, self._long, self._long_size)
         self._long, self._long_size = b"", 0
         return block[end:]
 
@@ -169,7 +197,7 @@ class _Grammar:
     """The dialect as patterns. Everything is possessive: no input makes them backtrack."""
 
     def __init__(self, dialect: Dialect) -> None:
-        self.quote = dialect.quote
+        self.quote, self._comment = dialect.quote, dialect.comment
         mark, delimiter = re.escape(dialect.quote), re.escape(dialect.delimiter)
         blanks = b"".join(re.escape(b) for b in (b" ", b"\t") if b != dialect.delimiter)
         noise = rb"[%b]*+\r?(?:\n|(?<!\n)\Z)" % blanks
@@ -198,6 +226,10 @@ class _Grammar:
             rb"(?:%b%b)*+(?:%b%b?+\r?\Z|%b\Z)"
             % (field, delimiter, quoted, mark, _none_of(delimiter, mark, rb"\n"))
         ).match
+
+    def is_comment(self, line: bytes) -> bool:
+        """Whether it is a comment line, by its first bytes."""
+        return bool(self._comment) and line.startswith(self._comment)
 
     def has_noise(self, data: bytes) -> bool:
         """Whether any line of ``data`` may have to be skipped; lines inside quotes count too."""

@@ -112,6 +112,8 @@ def test_a_quote_that_never_closes_costs_its_neighbours_nothing(
         pytest.param(
             b'a,"# no\n# comment\n\n",b\nc\n', [b'a,"# no\n# comment\n\n",b\n', b"c\n"], id="in quotes"
         ),
+        pytest.param(b'# a,"b\nc",d\n', [b'c",d\n'], id="a quote in a comment opens nothing"),
+        pytest.param(b" " * 70_000 + b"a\n", [b" " * 70_000 + b"a\n"], id="blank only at first sight"),
         pytest.param(b'a,5" tape,"b"\nc\n', [b'a,5" tape,"b"\n', b"c\n"], id="a stray quote is a letter"),
         pytest.param(b'a,"b"c,d\ne\n', [b'a,"b"c,d\n', b"e\n"], id="text after a closing quote"),
         pytest.param(b'a,"b ""c"" d",""\n', [b'a,"b ""c"" d",""\n'], id="doubled quotes"),
@@ -159,8 +161,19 @@ def test_an_open_quote_is_not_waited_for_when_it_cannot_close_well() -> None:
 def test_an_open_quote_ends_after_so_many_lines_or_bytes() -> None:
     lines = [b'a,"b\n', *[b"c,d\n"] * LINES]
     assert Framer(CSV, LIMIT).feed(b"".join(lines)).records == lines
+    assert frame(b"".join(lines) + b'",e\n').records == [*lines, b'",e\n']
+    whole = b"".join(lines[1:]).replace(b"c", b'c,"', 1)[: -len(b"c,d\n")] + b'"\n'
+    assert frame(whole).records == [whole]
     lines = [b'a,"b\n', b"c" * 600 + b"\n", b"d" * 600 + b"\n"]
     assert Framer(CSV, 1000).feed(b"".join(lines)).records == lines
+    assert frame(b"".join(lines) + b'",e\n', limit=1000).records == [*lines, b'",e\n']
+
+
+def test_blocks_without_anything_to_skip_take_the_quick_way() -> None:
+    framer = Framer(CSV, LIMIT)
+    assert framer.feed(b"# c\n").records == []
+    assert [framer.feed(data).skipped for data in (b"a\n", b"b\nc\n")] == [[4], [0, 0]]
+    assert isinstance(framer.feed(b"d\ne\n").numbers, range)
 
 
 def test_a_line_above_the_limit_keeps_its_number_and_its_head() -> None:
