@@ -1,5 +1,6 @@
 """Reading a topic from end to end, without a group: what the audit and the dead-letter commands stand on."""
 
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -19,6 +20,7 @@ from topics.connection import KafkaSettings
 _CHUNK = 10_000
 #: How long librdkafka waits to fill a chunk: the price of each topic's end.
 _POLL_S = 0.05
+_LEADERLESS = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
 #: Reading on is cheaper than a seek, which empties librdkafka's queue, up to about this many records.
 _SEEK_BEYOND = 20_000
 
@@ -109,17 +111,27 @@ def _consumer(kafka: KafkaSettings) -> Iterator[Consumer]:
 def _offsets(kafka: KafkaSettings, topic: str, which: OffsetSpec) -> dict[int, int]:
     """By partition, an offset as uncommitted reading shows it: open transactions hide nothing."""
     admin = AdminClient(kafka.confluent())
-    try:
-        metadata = admin.list_topics(topic, timeout=kafka.timeout_s).topics[topic]
-        _check(metadata.error, kafka, topic)
-        asked = admin.list_offsets(
-            {TopicPartition(topic, partition): which for partition in metadata.partitions},
-            isolation_level=IsolationLevel.READ_UNCOMMITTED,
-            request_timeout=kafka.timeout_s,
-        )
-        return {part.partition: answer.result(kafka.timeout_s).offset for part, answer in asked.items()}
-    except KafkaException as error:
-        raise _problem(error.args[0], kafka, topic) from None
+    deadline = time.monotonic() + kafka.timeout_s
+    while True:
+        try:
+            return _ask(admin, kafka, topic, which)
+        except KafkaException as error:
+            # A partition that was just created or is changing its leader has an answer in a moment.
+            if error.args[0].code() not in _LEADERLESS or time.monotonic() > deadline:
+                raise _problem(error.args[0], kafka, topic) from None
+            time.sleep(_POLL_S)
+
+
+def _ask(admin: AdminClient, kafka: KafkaSettings, topic: str, which: OffsetSpec) -> dict[int, int]:
+    metadata = admin.list_topics(topic, timeout=kafka.timeout_s).topics[topic]
+    if metadata.error is not None:
+        raise KafkaException(metadata.error)
+    asked = admin.list_offsets(
+        {TopicPartition(topic, partition): which for partition in metadata.partitions},
+        isolation_level=IsolationLevel.READ_UNCOMMITTED,
+        request_timeout=kafka.timeout_s,
+    )
+    return {part.partition: answer.result(kafka.timeout_s + 1).offset for part, answer in asked.items()}
 
 
 class _Reading:
@@ -165,11 +177,6 @@ class _Reading:
         if silent_s > self._stable_s:
             what = f"a transaction has been open since offset {stopped[0]} for {self._stable_s:g} s"
             raise Problem(what, where=topic, remedy="end the producer that holds it, then try again")
-
-
-def _check(error: KafkaError | None, kafka: KafkaSettings, topic: str) -> None:
-    if error is not None:
-        raise _problem(error, kafka, topic)
 
 
 def _problem(error: KafkaError, kafka: KafkaSettings, topic: str) -> Problem:
