@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from codecs import lookup
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -41,6 +42,7 @@ DIRECTIVES: dict[str, str] = {
     "%%": "%",
 }
 _DIRECTIVE = re.compile("%-?.")
+_XML_NAME = re.compile(r"[^\W\d][\w.-]*")
 _IGNORED_IN_HEADINGS = re.compile(r"[\s_.\-\ufeff]+")
 
 
@@ -49,6 +51,16 @@ class Layout(NamedTuple):
 
     columns: tuple[str, ...]
     kind: Kind | None  #: of every record; None: the ``record_type`` column tells
+    owners: tuple[Kind | None, ...] = ()  #: for each column the only kind that has it; empty: all have all
+
+    def places(self, kind: Kind) -> dict[str, int]:
+        """Column → its place in a row, for the records of a kind."""
+        owners = self.owners or (None,) * len(self.columns)
+        return {
+            name: index
+            for index, (name, owner) in enumerate(zip(self.columns, owners, strict=True))
+            if name and owner in (None, kind)
+        }
 
 
 class Codes(BaseModel):
@@ -61,6 +73,57 @@ class Codes(BaseModel):
     reason_code: tuple[str, ...] = ()
     #: clearance → its spellings in the export, beside its own name
     clearance: dict[Literal["scheduled", "cleared", "preempted", "missed"], tuple[str, ...]] = {}
+
+
+class Span(BaseModel):
+    """Where a field stands in a line of fixed-width text, counted in characters."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    start: int = Field(ge=1, le=1_000_000, description="the first character's position, from 1")
+    length: int = Field(ge=1, le=1_000_000, description="how many characters")
+
+    @property
+    def cut(self) -> slice:
+        """The field's part of a line."""
+        return slice(self.start - 1, self.start - 1 + self.length)
+
+
+class Markup(BaseModel):
+    """How an XML document holds records. Names are without their namespace prefixes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    record: tuple[str, ...] = Field(description="names of the elements that are records")
+    fields: dict[str, str] = Field(
+        description="column → where it is in the record: Child, @attribute, Child/Grandchild, "
+        "Child/@attribute, or name() for the record element's own name"
+    )
+
+    @field_validator("record", mode="before")
+    @classmethod
+    def _one_or_more(cls, given: Any) -> Any:
+        return (given,) if isinstance(given, str) else given
+
+    @field_validator("record")
+    @classmethod
+    def _names(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        if not given:
+            raise ValueError("at least one name is needed")
+        for name in given:
+            if not _XML_NAME.fullmatch(name) or len(name) > 200:
+                raise ValueError(f"not an element's name without prefix: {name!r}")
+        return given
+
+    @field_validator("fields")
+    @classmethod
+    def _paths(cls, given: dict[str, str]) -> dict[str, str]:
+        for path in given.values():
+            *parents, last = path.split("/")
+            steps = [*parents, last.removeprefix("@")]
+            if path != "name()" and not all(map(_XML_NAME.fullmatch, steps)):
+                raise ValueError(f"{path!r} is not as Child, @attribute, Child/Grandchild or name()")
+        return given
 
 
 class Profile(BaseModel):
@@ -77,6 +140,13 @@ class Profile(BaseModel):
     comment: str = Field("#", description="what a comment line starts with; empty: there are none")
     header: bool = Field(True, description="whether the first line names the columns")
     columns: tuple[str, ...] = Field((), description="canonical names in order, for files without a header")
+    fixed: dict[Literal["all"] | Kind, dict[str, Span]] = Field(
+        {}, description="columns of fixed-width lines, those of all kinds and those that one kind has"
+    )
+    line_length: int = Field(
+        0, ge=0, description="characters in a fixed-width line; longer ones are rejected; 0: any"
+    )
+    xml: Markup | None = Field(None, description="record elements and where the columns are in them")
 
     record_type: Kind | None = Field(None, description="of every record in the file; else a column tells")
     record_types: dict[Kind, tuple[str, ...]] = Field(
@@ -97,25 +167,24 @@ class Profile(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _own_delimiter(cls, given: Any) -> Any:
-        if isinstance(given, dict) and not given.get("delimiter"):
-            given = given | {"delimiter": "\t" if given.get("format") == "tsv" else ","}
-        return given
-
-    @field_validator("format")
-    @classmethod
-    def _can_be_read(cls, given: str) -> str:
-        if given not in ("csv", "tsv"):
-            raise ValueError("only csv and tsv can be read")
-        return given
+    def _own_defaults(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        form = given.get("format", "csv")
+        own: dict[str, Any] = {"delimiter": "\t" if form == "tsv" else ","}
+        if form in ("fixed", "xml"):
+            own = {"delimiter": ",", "quote": "", "comment": "", "header": False}
+        return own | {name: value for name, value in given.items() if name != "delimiter" or value}
 
     @field_validator("encoding")
     @classmethod
     def _known_encoding(cls, given: str) -> str:
         try:
-            "".encode(given)
+            lookup(given)
         except LookupError:
             raise ValueError(f"no such encoding: {given}") from None
+        if not is_readable(given):
+            raise ValueError(f"files in {given} cannot be read; have them converted to UTF-8")
         return given
 
     @field_validator("headings", "columns")
@@ -160,28 +229,70 @@ class Profile(BaseModel):
     def _is_whole(self) -> "Profile":
         if not {"%d", "%-d"} & set(_DIRECTIVE.findall(self.date_format)):
             raise ValueError("date_format has no day of the month")
-        if not self.header and not self.columns:
-            raise ValueError("columns are needed where header is false")
+        self._is_of_its_format()
         _by_spelling(self.record_types, "record_types", str.upper)
         self._spellings()
         return self
 
+    def _is_of_its_format(self) -> None:
+        lined = self.format in ("csv", "tsv")
+        for name, given, form in (("fixed", self.fixed, "fixed"), ("xml", self.xml, "xml")):
+            if bool(given) != (self.format == form):
+                raise ValueError(f'{name} is needed with format = "{form}", and only there')
+        if lined and not self.header and not self.columns:
+            raise ValueError("columns are needed where header is false")
+        if not lined and (self.header or self.columns or self.headings or self.quote):
+            raise ValueError(f"header, columns, headings and quote are not for {self.format} files")
+        for name in self._own_columns():
+            if name not in ALL_COLUMNS:
+                raise ValueError(f"{self.format}: no such column: {name}")
+        if not lined:
+            try:
+                self.layout()
+            except UsageError as error:
+                raise ValueError(error.what) from None
+
+    def _own_columns(self) -> list[str]:
+        if self.xml:
+            return list(self.xml.fields)
+        return [name for spans in self.fixed.values() for name in spans]
+
     def layout(self, header: Sequence[str] = ()) -> Layout:
-        """Map a file's heading row, as it was split; files without one have the profile's ``columns``.
+        """Map a file's heading row, as it was split; files without one have the profile's columns.
 
         Raises :class:`UsageError` when the file cannot be mapped: no ``record_type`` column and no fixed
         kind, no kind with all the columns it must have, or two headings for one column.
         """
-        columns = self._mapped(header) if self.header else self.columns
+        if self.format == "fixed":
+            return self._fixed_layout()
+        columns = self._mapped(header) if self.header else self.columns or tuple(self._own_columns())
         present = set(columns) - {""}
         if self.record_type is None and "record_type" not in present:
             raise self._unknown(f"no column for record_type among {_shown(header)}")
         kinds = KINDS if self.record_type is None else (self.record_type,)
-        if not any(REQUIRED[kind] <= present for kind in kinds):
-            nearest = max(kinds, key=lambda kind: len(REQUIRED[kind] & present))
-            lacking = ", ".join(sorted(REQUIRED[nearest] - present))
-            raise self._unknown(f"{nearest} records lack the columns {lacking}")
+        self._check_kinds(kinds, [present] * len(kinds))
         return Layout(tuple(columns), self.record_type)
+
+    def _fixed_layout(self) -> Layout:
+        owners = [None if owner == "all" else owner for owner, spans in self.fixed.items() for _ in spans]
+        layout = Layout(tuple(self._own_columns()), self.record_type, tuple(owners))
+        common = self.fixed.get("all", {}).keys()
+        kinds = KINDS if self.record_type is None else (self.record_type,)
+        if self.record_type is None and "record_type" not in common:
+            raise self._unknown("fixed.all has no record_type")
+        for kind in kinds:
+            if twice := common & self.fixed.get(kind, {}).keys():
+                raise self._unknown(f"in fixed.all and in fixed.{kind}: {', '.join(sorted(twice))}")
+        self._check_kinds(kinds, [set(layout.places(kind)) for kind in kinds])
+        return layout
+
+    def _check_kinds(self, kinds: Sequence[Kind], present: Sequence[set[str]]) -> None:
+        """At least one of ``kinds`` has all columns it must have among those that are ``present`` for it."""
+        lacking = [REQUIRED[kind] - columns for kind, columns in zip(kinds, present, strict=True)]
+        if all(lacking):
+            nearest = min(range(len(kinds)), key=lambda index: len(lacking[index]))
+            names = ", ".join(sorted(lacking[nearest]))
+            raise self._unknown(f"{kinds[nearest]} records lack the columns {names}")
 
     def _spellings(self) -> dict[str, str]:
         own = {name: (name, *self.headings.get(name, ())) for name in ALL_COLUMNS}
@@ -200,6 +311,23 @@ class Profile(BaseModel):
         return UsageError(
             f"unknown layout: {what}", remedy=f"name the file's headings in a profile ({self.name} was used)"
         )
+
+
+def is_readable(encoding: str) -> bool:
+    """Whether files in ``encoding`` can be read: UTF-8, UTF-16, or one byte a character with ASCII's in it.
+
+    What is left out (Shift-JIS, UTF-32, EBCDIC) has the bytes of delimiters inside other characters.
+    """
+    try:
+        name = lookup(encoding).name
+        if name.startswith("utf-16"):
+            return True
+        ascii_ = bytes(range(128))
+        return ascii_.decode(name) == ascii_.decode("ascii") and all(
+            bytes([lead, 0x41]).decode(name, "replace").endswith("A") for lead in range(128, 256)
+        )
+    except (LookupError, UnicodeError):
+        return False
 
 
 def heading_key(heading: str) -> str:

@@ -1,0 +1,109 @@
+"""What every framer promises, whatever it is fed; for hypothesis and for the fuzzer."""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+from streams.framing import Dialect, Framed, Framer, Framing
+from streams.markup import XmlFramer
+from streams.wide import WideFramer
+
+#: A framer from a limit, a position, a number and pending bytes.
+Make = Callable[[int, int, int, int], Framing]
+
+
+def delimited(dialect: Dialect) -> Make:
+    """Of delimited or fixed-width text."""
+    return lambda limit, position, number, pending: Framer(
+        dialect, limit, position=position, number=number, pending=pending
+    )
+
+
+def markup(*names: bytes) -> Make:
+    """Of XML."""
+    return lambda limit, position, number, pending: XmlFramer(
+        names, limit, position=position, number=number, pending=pending
+    )
+
+
+def wide(make: Make, *, little: bool) -> Make:
+    """Of the same in UTF-16."""
+    return lambda limit, position, number, pending: WideFramer(
+        make, limit, little=little, position=position, number=number, pending=pending
+    )
+
+
+CSV, TSV = delimited(Dialect()), delimited(Dialect(b"\t"))
+FIXED, XML = delimited(Dialect(b",", b"", b"")), markup(b"r", b"s")
+MAKES: dict[str, Make] = {
+    "csv": CSV,
+    "tsv": TSV,
+    "fixed": FIXED,
+    "xml": XML,
+    "csv-utf-16-le": wide(CSV, little=True),
+    "csv-utf-16-be": wide(CSV, little=False),
+    "fixed-utf-16-le": wide(FIXED, little=True),
+    "xml-utf-16-le": wide(XML, little=True),
+    "xml-utf-16-be": wide(XML, little=False),
+}
+
+#: What framing looks at, so that short inputs reach every rule.
+LINES = [b"a", b"bc", b",", b'"', b'""', b"\n", b"\r\n", b"\r", b"#", b" ", b"\t", b"\xc3\xa9", b"\0"]
+# fmt: off
+TAGS = [
+    b"<r>", b"</r>", b"<r ", b"<r/>", b"<rx>", b"</rx>", b"<p:r>", b"</p:r>", b"<s>", b"</s>", b"</r >", b"<a b='c'>",
+    b"</a>", b"<!--", b"-->", b"--", b"<![CDATA[", b"]]>", b"<?", b"?>", b">", b"<", b"/", b"a", b" ", b'"', b"'",
+    b"\n", b"-", b"]", b"=", b"<!DOCTYPE r [", b":r ", b"\xc3\xa9", b"\0",
+]
+# fmt: on
+
+
+def tokens(name: str) -> list[bytes]:
+    """Those of a framer of :data:`MAKES`, in its own encoding."""
+    plain = TAGS if name.startswith("xml") else LINES
+    _, _, encoding = name.partition("-")
+    return [*(token.decode().encode(encoding) for token in plain), b"x", b"\n"] if encoding else plain
+
+
+def frame(make: Make, data: bytes, cuts: Sequence[int] = (), *, limit: int = 1_048_576) -> Framed:
+    """All of ``data``, fed in pieces."""
+    framer = make(limit, 0, 0, 0)
+    bounds = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
+    parts = [framer.feed(data[a:b]) for a, b in pairwise(bounds)]
+    parts.append(framer.feed(b"", final=True))
+    assert (framer.position, framer.held) == (len(data), 0)
+    return together(parts)
+
+
+def together(parts: Sequence[Framed]) -> Framed:
+    """What several feeds gave, as one."""
+    return Framed(*([item for part in column for item in part] for column in zip(*parts, strict=True)))
+
+
+def check(make: Make, data: bytes, cuts: Sequence[int], limit: int) -> Framed:
+    """Raise ``AssertionError`` where a promise is broken."""
+    whole = frame(make, data, limit=limit)
+    assert frame(make, data, cuts, limit=limit) == whole
+    _check_places(data, whole, limit)
+    for cut in cuts:
+        first = make(limit, 0, 0, 0)
+        before = first.feed(data[:cut])
+        second = make(limit, first.position, first.number, first.pending)
+        after = second.feed(data[first.position :], final=True)
+        assert together([before, after]) == whole
+    return whole
+
+
+def _check_places(data: bytes, framed: Framed, limit: int) -> None:
+    """Skipped bytes and records are the input, in order, and every number is given out once."""
+    end = 0
+    for record, offset, skipped in zip(framed.records, framed.offsets, framed.skipped, strict=True):
+        assert offset - skipped == end
+        assert data[offset : offset + len(record)] == record
+        assert 0 < len(record) <= limit
+        end = offset + len(record)
+    assert end <= len(data)
+    for long in framed.oversized:
+        assert long.length > limit
+        assert data[long.offset :].startswith(long.head)
+    numbers = sorted([*framed.numbers, *(long.number for long in framed.oversized)])
+    assert numbers == list(range(1, len(numbers) + 1))
