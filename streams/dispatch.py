@@ -8,11 +8,13 @@ from typing import NamedTuple
 from aiokafka.structs import ConsumerRecord
 from confluent_kafka import Producer
 
-from streams import log, metrics
+from schemas.letter import DeadLetter
+from streams import halving, letters, log, metrics
 from streams.answer import Booked
-from streams.delivery import Delivered, Delivery
+from streams.halving import Deliverer
+from streams.message import Message, RawOriginal
 from streams.settings import DispatchSettings
-from streams.settlement import Message, RawOriginal, Settlement, malformed, settle
+from streams.settlement import Settlement, malformed, settle
 from topics.catalogue import RAW
 from topics.connection import KafkaSettings
 from topics.ownership import Owned
@@ -38,7 +40,7 @@ class DispatchLane:
     """
 
     def __init__(
-        self, owned: Owned, delivery: Delivery, settings: DispatchSettings, kafka: KafkaSettings
+        self, owned: Owned, delivery: Deliverer, settings: DispatchSettings, kafka: KafkaSettings
     ) -> None:
         self._owned, self._delivery, self._kafka = owned, delivery, kafka
         self._most = _WAITING_PER_FLIGHT * settings.per_partition
@@ -119,15 +121,26 @@ class DispatchLane:
         async with self._slots:
             if self._finishing:
                 raise asyncio.CancelledError
-            delivered = await self._delivery.deliver(message.batch)
-        return settle(message, delivered, await self._originals(message, delivered))
+            ended = await halving.deliver(self._delivery, message.batch)
+        answer = ended.delivered.answer
+        if not isinstance(answer, Booked):
+            return settle(message, ended, {}, await self._renewed(message))
+        originals = await self._originals(message, [rejection["index"] for rejection in answer.rejected])
+        return settle(message, ended, originals, await self._renewed(message) if answer.rejected else {})
 
-    async def _originals(self, message: Message, delivered: Delivered) -> dict[int, RawOriginal]:
-        """The raw records that Avstar rejected, read from where they came from: a dead letter shows those."""
-        if not isinstance(delivered.answer, Booked) or not delivered.answer.rejected:
+    async def _renewed(self, message: Message) -> dict[str, DeadLetter]:
+        """The dead letters whose redrive failed."""
+        if not message.redrives:
+            return {}
+        return await asyncio.to_thread(letters.read, self._kafka, message.redrives)
+
+    async def _originals(self, message: Message, rejected: list[int]) -> dict[int, RawOriginal]:
+        """The raw records that Avstar rejects or did, read where they came from: dead letters show those."""
+        indices = {*rejected, *message.rejected_before}
+        if not indices:
             return {}
         offsets = message.source.expand()
-        wanted = [offsets[rejection["index"]] for rejection in delivered.answer.rejected]
+        wanted = [offsets[index] for index in indices]
         found = await asyncio.to_thread(read_records, self._kafka, RAW.name, message.source.partition, wanted)
         return {offset: RawOriginal(raw.key() or b"", raw.value() or b"") for offset, raw in found.items()}
 

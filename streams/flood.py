@@ -1,9 +1,9 @@
 """The flood guard: when nearly everything fails, the fault is seldom the data's; pause, and say so.
 
 After a bad deployment every record would become a dead letter. Validation always judges alike, so its guard
-holds the partition until the worker is started again: with what was mended, or with ``dlq.flood_share = 1`` by
-somebody who wants the letters. Avstar may be mended meanwhile, so dispatch's guard tries again by itself, with
-one request after each ``dlq.flood_pause_s``, which may cost a dead letter each time.
+holds the partition until the worker is started again: with what was mended, or with ``dlq.flood_share = 1``
+by somebody who wants the letters. Avstar may be mended meanwhile, so dispatch's guard tries again by itself,
+with one request after each ``dlq.flood_pause_s``, which may cost a dead letter each time.
 """
 
 import asyncio

@@ -1,88 +1,74 @@
-"""How a delivered batch ends: a receipt, and dead letters for what Avstar did not take. Pure."""
+"""How a delivered batch ends: a receipt, and dead letters for what Avstar did not take. Pure.
+
+A batch that a redrive sent ends its letters, too: gone for what was booked, renewed for what was not.
+"""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import orjson
 from confluent_kafka import Producer
 
-from schemas import hashes
-from schemas.batch import Batch, Source, records_of, source_of
-from schemas.letter import DeadLetter, Place, Reason, Receipt, now
-from schemas.rawkey import RawKey
-from streams.answer import Booked, Refused, Unavailable
+from schemas import hashes, parts
+from schemas.batch import records_of
+from schemas.letter import DeadLetter, Place, Reason, Receipt, RecordRejection, now
+from streams.answer import Booked, Refused
 from streams.delivery import Delivered
+from streams.halving import Ended
+from streams.message import Message, RawOriginal
 from topics.catalogue import BATCHES, DLQ, RAW, RECEIPTS
 
-
-class Message(NamedTuple):
-    """A message of ``avstar.batches``, read back: the request, its records' source, all its headers."""
-
-    batch: Batch
-    source: Source
-    headers: dict[str, str]
-
-    @classmethod
-    def read(cls, key: bytes | None, value: bytes | None, headers: Mapping[str, bytes]) -> "Message":
-        """Raises ``ValueError`` when it is not one of ours."""
-        try:
-            batch = Batch(
-                (key or b"").decode(),
-                headers["batch-id"].decode(),
-                value or b"",
-                int(headers["records"]),
-                headers["content-type"].decode(),
-                headers["content-encoding"].decode(),
-            )
-            return cls(
-                batch, source_of(dict(headers)), {name: text.decode() for name, text in headers.items()}
-            )
-        except KeyError as missing:
-            raise ValueError(f"no header {missing}") from None
-
-
-class RawOriginal(NamedTuple):
-    """A raw record as it stands on ``avion.raw``: its key and its bytes."""
-
-    key: bytes
-    value: bytes
+#: Of a rejection's message, on receipts: ten thousand of them have to fit into one.
+_MESSAGE_CHARACTERS = 200
 
 
 class Settlement(NamedTuple):
-    """What is written when a batch has ended: its receipt, and dead letters by key."""
+    """What is written when a batch has ended: its receipt, dead letters by key, keys of letters to end."""
 
     key: str
     receipt: Receipt | None
     letters: list[tuple[str, DeadLetter]]
+    gone: list[str]
 
     def produce(self, producer: Producer) -> None:
         """Queue all of it."""
         if self.receipt:
             producer.produce(RECEIPTS.name, self.receipt.dump(), self.key)
+        for key in self.gone:
+            producer.produce(DLQ.name, None, key)
         for key, letter in self.letters:
             source = RAW.name if letter.kind == "record" else BATCHES.name
-            producer.produce(DLQ.name, letter.dump(), key, headers=letter.connect_headers(source))
+            for part_key, part in parts.split(key, letter):
+                producer.produce(DLQ.name, part.dump(), part_key, headers=letter.connect_headers(source))
 
 
-def settle(message: Message, delivered: Delivered, originals: Mapping[int, RawOriginal]) -> Settlement:
-    """The settlement of ``message``. ``originals``: the raw records that were rejected, by raw offset."""
-    answer = delivered.answer
+def settle(
+    message: Message,
+    ended: Ended,
+    originals: Mapping[int, RawOriginal],
+    renewed: Mapping[str, DeadLetter] = MappingProxyType({}),
+) -> Settlement:
+    """The settlement of ``message``.
+
+    ``originals``: the raw records that were rejected, and ``message.rejected_before``, by raw offset.
+    ``renewed``: the dead letters that a redrive sent, by key, where it did not book all of them.
+    """
+    answer = ended.delivered.answer
+    if isinstance(answer, Booked):
+        return _booked(message, ended, answer, originals, renewed)
     if isinstance(answer, Refused):
-        why = Reason(field="", value=str(answer.status), rule=answer.message)
-        return _dead(message, delivered, "refused", why)
-    if isinstance(answer, Unavailable):
-        return _dead(message, delivered, "gave_up", Reason(field="", value="", rule=answer.why))
-    letters = _rejected(message, delivered, answer, originals) if answer.rejected else []
-    receipt = _receipt(message, delivered).model_copy(
-        update={
-            "status": "delivered",
-            "accepted": answer.accepted,
-            "duplicates": answer.duplicates,
-            "rejected": answer.rejected,
-            "dlq": [key for key, _ in letters],
-        }
-    )
-    return Settlement(message.batch.key, receipt, letters)
+        reason, why = "refused", Reason(field="", value=str(answer.status), rule=answer.message)
+    else:
+        reason, why = "gave_up", Reason(field="", value="", rule=answer.why)
+    if message.from_letters and renewed:
+        letters = [(key, _again(letter, ended, reason, why)) for key, letter in renewed.items()]
+    elif message.batch.key in renewed:
+        letters = [(message.batch.key, _again(renewed[message.batch.key], ended, reason, why))]
+    else:
+        letters = [(message.batch.key, _dead(message, ended.delivered, reason, why))]
+    receipt = _receipt(message, ended).model_copy(update={"dlq": [key for key, _ in letters]})
+    return Settlement(message.batch.key, receipt, letters, _parts_gone(message, letters))
 
 
 def malformed(key: bytes | None, value: bytes | None, why: str) -> Settlement:
@@ -99,10 +85,11 @@ def malformed(key: bytes | None, value: bytes | None, why: str) -> Settlement:
         last_failure=at,
     )
     found = (key or b"").decode(errors="replace") or hashes.rejection_key(b"", 0, value or b"")
-    return Settlement(found, None, [(found, letter)])
+    return Settlement(found, None, [(found, letter)], [])
 
 
-def _receipt(message: Message, delivered: Delivered) -> Receipt:
+def _receipt(message: Message, ended: Ended) -> Receipt:
+    delivered = ended.delivered
     return Receipt(
         status="dead_lettered",
         batch_id=message.batch.batch_id,
@@ -112,12 +99,15 @@ def _receipt(message: Message, delivered: Delivered) -> Receipt:
         attempts=delivered.attempts,
         latency_ms=delivered.answer.latency_ms,
         breaker=delivered.breaker,
+        parts=list(ended.parts),
+        from_letters=message.from_letters,
+        replay=message.replay,
         at=now(),
     )
 
 
-def _dead(message: Message, delivered: Delivered, reason: str, why: Reason) -> Settlement:
-    letter = DeadLetter(
+def _dead(message: Message, delivered: Delivered, reason: str, why: Reason) -> DeadLetter:
+    return DeadLetter(
         kind="batch",
         stage="dispatch",
         reason=reason,
@@ -132,42 +122,101 @@ def _dead(message: Message, delivered: Delivered, reason: str, why: Reason) -> S
         last_failure=delivered.last_failure,
         headers=message.headers,
     )
-    receipt = _receipt(message, delivered).model_copy(update={"dlq": [message.batch.key]})
-    return Settlement(message.batch.key, receipt, [(message.batch.key, letter)])
+
+
+def _again(letter: DeadLetter, ended: Ended, reason: str, why: Reason, index: int = -1) -> DeadLetter:
+    """A letter whose redrive failed; ``index``: of its record, where Avstar rejected that."""
+    return letter.model_copy(
+        update={
+            "reason": reason,
+            "reasons": [why],
+            "exchange": ended.exchanges.get(index, ended.delivered.answer.exchange),
+            "attempts": letter.attempts + ended.delivered.attempts,
+            "last_failure": now(),
+            "retry_count": letter.retry_count + 1,
+            "under_way": "",
+        }
+    )
+
+
+def _parts_gone(message: Message, letters: list[tuple[str, DeadLetter]]) -> list[str]:
+    """Keys that the redriven letters had and the renewed ones do not have."""
+    kept = {part_key for key, letter in letters for part_key, _ in parts.split(key, letter)}
+    return [key for key in message.redrives if key not in kept]
+
+
+def _booked(
+    message: Message,
+    ended: Ended,
+    answer: Booked,
+    originals: Mapping[int, RawOriginal],
+    renewed: Mapping[str, DeadLetter],
+) -> Settlement:
+    known = set(message.rejected_before)
+    records = records_of(message.batch) if answer.rejected else []
+    offsets = message.source.expand() if answer.rejected or known else []
+    letters = []
+    for rejection in answer.rejected:
+        index = rejection["index"]
+        why = Reason(field="", value=rejection["code"], rule=rejection["message"])
+        letter_key = message.redrives[index] if message.from_letters and message.redrives else ""
+        if letter_key in renewed:
+            # From now on it is Avstar that rejects it, so its receipt accounts for it.
+            letter = _again(renewed[letter_key], ended, "rejected", why, index)
+            letters.append((letter_key, letter.model_copy(update={"stage": "dispatch"})))
+        elif index not in known:
+            original = originals.get(offsets[index]) or RawOriginal(b"", orjson.dumps(records[index]))
+            where = Place(partition=message.source.partition, raw_offset=offsets[index])
+            letters.append(
+                _rejected(message, ended, index, why, original=original, where=where, record=records[index])
+            )
+    receipt = _receipt(message, ended).model_copy(
+        update={
+            "status": "redriven" if message.redrives else "delivered",
+            "accepted": answer.accepted,
+            "duplicates": answer.duplicates,
+            "rejected": [_shortened(rejection) for rejection in answer.rejected],
+            "dlq": [key for key, _ in letters],
+        }
+    )
+    taken = known.difference(rejection["index"] for rejection in answer.rejected)
+    closed = [originals[offsets[index]] for index in sorted(taken) if offsets[index] in originals]
+    gone = _parts_gone(message, letters) + [original.letter_key for original in closed]
+    return Settlement(message.batch.key, receipt, letters, gone)
+
+
+def _shortened(rejection: RecordRejection) -> RecordRejection:
+    return {**rejection, "message": rejection["message"][:_MESSAGE_CHARACTERS]}
 
 
 def _rejected(
-    message: Message, delivered: Delivered, answer: Booked, originals: Mapping[int, RawOriginal]
-) -> list[tuple[str, DeadLetter]]:
-    """One dead letter per record that Avstar rejected out of a batch that it otherwise booked."""
-    records = records_of(message.batch)
-    raw_offsets = message.source.expand()
+    message: Message,
+    ended: Ended,
+    index: int,
+    why: Reason,
+    *,
+    original: RawOriginal,
+    where: Place,
+    record: Mapping[str, Any],
+) -> tuple[str, DeadLetter]:
+    """The dead letter of a record that Avstar rejected out of a batch that it otherwise booked."""
     at = now()
-    letters = []
-    for rejection in answer.rejected:
-        record, raw_offset = records[rejection["index"]], raw_offsets[rejection["index"]]
-        original = originals.get(raw_offset) or RawOriginal(b"", orjson.dumps(record))
-        place = RawKey.unpack(original.key) if original.key else RawKey(b"", raw_offset, 0, 0)
-        letter = DeadLetter(
-            kind="record",
-            stage="dispatch",
-            reason="rejected",
-            reasons=[Reason(field="", value=rejection["code"], rule=rejection["message"])],
-            original=original.value,
-            record_type=record["record_type"],
-            placement_hash=record["idempotency_key"],
-            idempotency_key=message.batch.key,
-            place=Place(
-                descriptor=place.descriptor.hex(),
-                offset=place.offset,
-                number=place.number,
-                partition=message.source.partition,
-                raw_offset=raw_offset,
-            ),
-            exchange=answer.exchange,
-            attempts=delivered.attempts,
-            first_failure=delivered.first_failure or at,
-            last_failure=at,
-        )
-        letters.append((hashes.rejection_key(place.descriptor, place.offset, original.value), letter))
-    return letters
+    stood = original.place
+    letter = DeadLetter(
+        kind="record",
+        stage="dispatch",
+        reason="rejected",
+        reasons=[why],
+        original=original.value,
+        record_type=record["record_type"],
+        placement_hash=record["idempotency_key"],
+        idempotency_key=message.batch.key,
+        place=where.model_copy(
+            update={"descriptor": stood.descriptor.hex(), "offset": stood.offset, "number": stood.number}
+        ),
+        exchange=ended.exchanges.get(index, ended.delivered.answer.exchange),
+        attempts=ended.delivered.attempts,
+        first_failure=ended.delivered.first_failure or at,
+        last_failure=at,
+    )
+    return original.letter_key, letter

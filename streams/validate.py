@@ -9,11 +9,13 @@ from schemas.codec import Codec
 from schemas.records import Kind
 from streams import log, metrics
 from streams.descriptors import Descriptors
+from streams.flood import Rejections
 from streams.outcome import QUARANTINED, Outcome, Raw, Verdict, conclude
 from streams.panel import Panel, Seat, identity, verdicts
-from streams.settings import BatchSettings
+from streams.settings import BatchSettings, DlqSettings
 from streams.trial import survivors
 from streams.window import Window
+from topics.catalogue import RAW
 from topics.ownership import Owned
 from topics.transaction import OwnershipLostError
 
@@ -54,10 +56,16 @@ class ValidateLane:
     """Validates one partition: gathers a window, judges it, commits it while the next one is judged."""
 
     def __init__(
-        self, owned: Owned, settings: BatchSettings, judges: Judges, codecs: Mapping[Kind, Codec]
+        self,
+        owned: Owned,
+        settings: BatchSettings,
+        judges: Judges,
+        codecs: Mapping[Kind, Codec],
+        dlq: DlqSettings,
     ) -> None:
         self._owned, self._judges, self._codecs = owned, judges, codecs
         self._limit = settings.records
+        self._rejections = Rejections(dlq)
         self._upload = Upload(settings.upload, settings.multipart_above_bytes)
         self._window: Window[Raw] = Window(settings.records, settings.seconds)
         self._wake = asyncio.Event()
@@ -93,6 +101,7 @@ class ValidateLane:
             while window := await self._next_window():
                 outcome = await self._outcome(window)
                 await commit
+                await self._let_pass(outcome)
                 if self._finishing:
                     return
                 note = _TRYING if self._on_probation > 0 else ""
@@ -103,6 +112,27 @@ class ValidateLane:
             logger.warning("partition lost", partition=self._owned.partition.partition, error=str(error))
         finally:
             commit.cancel()
+
+    async def _let_pass(self, outcome: Outcome) -> None:
+        """Hold the partition, until the worker ends, rather than turn nearly all of it into dead letters."""
+        if not self._rejections.flooded(outcome.records, len(outcome.letters)):
+            return
+        partition, found = self._owned.partition.partition, self._rejections
+        metrics.FLOOD_GUARD.labels(RAW.name, partition).set(1)
+        logger.error(
+            "flood guard",
+            why=f"{found.rejected} of the last {found.records} records rejected: the partition is held",
+            remedy="mend what is wrong and start again; with dlq.flood_share = 1 they are all rejected",
+            partition=partition,
+            offset=self._owned.position,
+            reasons=[letter.reasons for _, letter in outcome.letters[:3]],
+        )
+        try:
+            while not self._finishing:
+                self._wake.clear()
+                await self._wake.wait()
+        finally:
+            metrics.FLOOD_GUARD.remove(RAW.name, str(partition))
 
     async def _next_window(self) -> list[Raw]:
         """The next window when it is due; empty when there will be none."""

@@ -6,8 +6,9 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from streams.breaker import State
 from streams.delivery import Delivery
 from streams.descriptors import Descriptors
 from streams.dispatch import DispatchLane
+from streams.flood import Refusals
 from streams.settings import Settings, WorkerSettings
 from streams.throttle import Throttle
 from streams.validate import Judges, ValidateLane
@@ -37,7 +39,7 @@ logger = log.get("worker")
 #: Batches fetched at a time: each may have a few hundred kilobytes.
 _BATCHES_PER_POLL = 20
 
-#: How long a stop may take in all before the process ends as it is; the next owner's fence cleans up.
+#: How long a stop may take in all before the process ends as it is.
 _STOP_S = 8.0
 
 
@@ -89,7 +91,7 @@ async def _validate(settings: Settings) -> AsyncIterator[App]:
     descriptors = Descriptors(settings.kafka)
 
     def lane(owned: Owned) -> ValidateLane:
-        return ValidateLane(owned, settings.batch, judges, codecs)
+        return ValidateLane(owned, settings.batch, judges, codecs, settings.dlq)
 
     ownership = _ownership(settings, "validate", lane)
     judges = Judges(descriptors, ownership.blocking)
@@ -103,9 +105,10 @@ async def _dispatch(settings: Settings) -> AsyncIterator[App]:
     client = Avstar(settings.avstar, requests_at_once=dispatch.requests_at_once, policy=dispatch.policy)
     throttle = Throttle(dispatch, settings.breaker, observe=_observe_breaker)
     delivery = Delivery(client, dispatch, throttle, observe=_observe)
+    guarded = Refusals(delivery, settings.dlq, observe=_observe_flood)
 
     def lane(owned: Owned) -> DispatchLane:
-        return DispatchLane(owned, delivery, dispatch, settings.kafka)
+        return DispatchLane(owned, guarded, dispatch, settings.kafka)
 
     ownership = _ownership(settings, "dispatch", lane, share=throttle.share, hold=lambda: delivery.holds)
     yield _app(ownership, BATCHES, settings, "dispatch", _BATCHES_PER_POLL)
@@ -122,6 +125,10 @@ def _observe_breaker(state: State) -> None:
     metrics.BREAKER_CLOSED.set(state == "closed")
 
 
+def _observe_flood(holds: bool) -> None:
+    metrics.FLOOD_GUARD.labels(BATCHES.name, -1).set(holds)
+
+
 _ROLES: dict[Role, Callable[[Settings], Any]] = {"validate": _validate, "dispatch": _dispatch}
 
 
@@ -130,7 +137,7 @@ def run_role(settings: Settings, role: Role, leash: int | None = None) -> int:
 
     ``leash``: a file descriptor that reads as closed when the supervisor is gone, which ends the role, too.
 
-    Raises :class:`schemas.errors.Problem` for what is wrong at the start.
+    Raises :class:`schemas.errors.Problem` for what is wrong at the start; from then on an error is status 1.
     """
     provision.require(settings.kafka)
     return asyncio.run(_serve(settings, role, leash))
@@ -144,35 +151,43 @@ async def _serve(settings: Settings, role: Role, leash: int | None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with _ROLES[role](settings) as app:
-        await app.start()
-        # What was imported and built so far stays; collecting it over and over costs a tenth of the speed.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 50)
-        logger.info("started", role=role)
-        await _first(stop.wait(), app.wait_until_stopped())
+        starting = asyncio.ensure_future(app.start())
+        await _first(starting, stop.wait())
+        if starting.done():
+            starting.result()
+            # What was imported and built so far stays; collecting it over and over costs a tenth of the speed.
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(50_000, 20, 50)
+            logger.info("started", role=role)
+            await _first(stop.wait(), app.wait_until_stopped())
         failed = app.crash_reason if app.crashed else None
-        try:
-            async with asyncio.timeout(_STOP_S):
-                await app.stop()
-        except TimeoutError:
-            logger.warning("the stop took too long; ending as it is", role=role)
-    if failed:
-        logger.error("ended by an error", role=role, error=str(failed))
-        if isinstance(failed, Problem):
-            raise failed
-        return 1
+        if failed:
+            logger.error("ended by an error", role=role, error=str(failed) or repr(failed))
+        _end_in_time(int(bool(failed)))
+        await app.stop()
     logger.info("stopped", role=role)
-    return 0
+    return int(bool(failed))
+
+
+def _end_in_time(status: int) -> None:
+    """Have this process end in a while, whatever hangs: a call to the broker may never return.
+
+    What it leaves open, the next owner's fence aborts.
+    """
+    end = threading.Timer(_STOP_S, os._exit, (status,))
+    end.daemon = True
+    end.start()
 
 
 def run(settings: Settings) -> int:
     """Run both roles, a process each, until SIGTERM or SIGINT; returns the exit status.
 
     A role that ends by an error is started again after a moment; one that ends again and again, or that says
-    that settings are wrong or a service is not there, ends the whole worker with its status.
+    that settings are wrong or, the first time, that a service is not there, ends the whole worker with its
+    status. A service that goes away later is waited for.
     """
-    return asyncio.run(Supervisor(settings).run())
+    return asyncio.run(Supervisor().run())
 
 
 class Supervisor:
@@ -181,9 +196,8 @@ class Supervisor:
     _MOST_FAILURES, _WITHIN_S = 5, 60.0
     _PAUSE_S = 1.0
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self) -> None:
         self._stopping = asyncio.Event()
-        self._patience_s = settings.worker.drain_s + _STOP_S
 
     async def run(self) -> int:
         """Until a signal comes, or a role cannot be kept running."""
@@ -198,16 +212,18 @@ class Supervisor:
     async def _keep(self, role: Role) -> int:
         loop = asyncio.get_running_loop()
         failures: deque[float] = deque(maxlen=self._MOST_FAILURES)
+        ran = False
         while True:
             status = await self._run_once(role)
-            failures.append(loop.time())
-            often = len(failures) == failures.maxlen and failures[-1] - failures[0] < self._WITHIN_S
-            if (
-                self._stopping.is_set()
-                or status in (UsageError.exit_status, Unreachable.exit_status)
-                or often
-            ):
+            if self._stopping.is_set() or status == UsageError.exit_status:
                 return abs(status)
+            if status != Unreachable.exit_status:
+                ran = True
+                failures.append(loop.time())
+                if len(failures) == failures.maxlen and failures[-1] - failures[0] < self._WITHIN_S:
+                    return abs(status)
+            elif not ran:
+                return status
             logger.error("ended, starting it again", role=role, status=status)
             await _first(self._stopping.wait(), asyncio.sleep(self._PAUSE_S))
 
@@ -224,7 +240,7 @@ class Supervisor:
             if child.returncode is None:
                 child.terminate()
                 try:
-                    await asyncio.wait_for(child.wait(), self._patience_s)
+                    await asyncio.wait_for(child.wait(), _STOP_S + 1)
                 except TimeoutError:
                     child.kill()
             return await child.wait()
@@ -238,7 +254,7 @@ def _let_go(leash: int, stop: asyncio.Event) -> None:
     stop.set()
 
 
-async def _first(*waits: Coroutine[Any, Any, Any]) -> None:
+async def _first(*waits: Awaitable[Any]) -> None:
     tasks = [asyncio.ensure_future(wait) for wait in waits]
     _, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in pending:

@@ -61,7 +61,15 @@ BATCHES = Topic(
     7 * _DAY_MS,
     16 * _MIB,
 )
-RECEIPTS = Topic("avstar.receipts", "how each batch ended", "dispatch", "audit", "delete", 90 * _DAY_MS)
+RECEIPTS = Topic(
+    "avstar.receipts",
+    "how each batch ended",
+    "dispatch, dlq discard",
+    "audit, replay",
+    "delete",
+    90 * _DAY_MS,
+    8 * _MIB,
+)
 DLQ = Topic(
     "avstar.dlq",
     "what failed, with all context",
