@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +25,8 @@ from streams.checkpoint import Checkpoint
 from streams.console import console, safe
 from streams.settings import Settings
 from streams.source import OpenFile, Source
-from topics.catalogue import BATCHES, DLQ, FILES, RAW, RECEIPTS
+from topics.catalogue import BATCHES, DLQ, FILES, RAW, RECEIPTS, Topic
+from topics.connection import KafkaSettings
 from topics.reader import beginnings, read_all
 
 logger = log.get("audit")
@@ -90,7 +92,8 @@ def _balance(settings: Settings) -> Statement:
     kafka = settings.kafka
     books = Books(beginnings(kafka, RAW.name), beginnings(kafka, BATCHES.name))
     checkpoints = checkpoint.read(kafka).files
-    descriptors = _read_files(settings, books)
+    descriptors: dict[str, Descriptor] = {}
+    _enter(kafka, FILES, lambda message: _enter_file(books, descriptors, message))
     for known in checkpoints.values():
         books.checkpoint(known.identity, known.path, known.records, known.position)
     for message in read_all(kafka, RAW.name):
@@ -100,15 +103,29 @@ def _balance(settings: Settings) -> Statement:
         except ValueError:
             books.stray(message.partition(), message.offset())
     _look_beyond(settings, books, checkpoints, descriptors)
-    for topic, enter in ((BATCHES, _enter_batch), (RECEIPTS, _enter_receipt), (DLQ, _enter_letter)):
-        for message in read_all(kafka, topic.name):
-            try:
-                enter(books, message)
-            except (ValueError, KeyError) as error:
-                # If it stood for records, these are missing now.
-                where = f"{topic.name} {message.partition()}:{message.offset()}"
-                logger.warning("a message is passed over that is not spotstream's", at=where, why=repr(error))
+    _enter(kafka, BATCHES, lambda message: _enter_batch(books, message))
+    _enter(kafka, RECEIPTS, lambda message: _enter_receipt(books, message))
+    _enter(kafka, DLQ, lambda message: books.letter(message.key() or b"", message.value()))
     return books.close()
+
+
+def _enter(kafka: KafkaSettings, topic: Topic, enter: Callable[[Message], None]) -> None:
+    """Enter all of a topic's messages; strange ones are passed over: if they stood for records, these are
+    missing then.
+    """
+    for message in read_all(kafka, topic.name):
+        try:
+            enter(message)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            where = f"{topic.name} {message.partition()}:{message.offset()}"
+            logger.warning("a message is passed over that is not spotstream's", at=where, why=repr(error))
+
+
+def _enter_file(books: Books, descriptors: dict[str, Descriptor], message: Message) -> None:
+    key, value = message.key() or b"", message.value()
+    if value is not None:
+        descriptor = descriptors[key.hex()] = Descriptor.load(value)
+        books.file(key, descriptor.identity, descriptor.path)
 
 
 def _enter_batch(books: Books, message: Message) -> None:
@@ -119,21 +136,6 @@ def _enter_receipt(books: Books, message: Message) -> None:
     receipt = Receipt.model_validate_json(message.value() or b"")
     refused = [rejection["index"] for rejection in receipt.rejected]
     books.receipt((message.key() or b"").decode(), receipt.source, receipt.status, refused)
-
-
-def _enter_letter(books: Books, message: Message) -> None:
-    books.letter(message.key() or b"", message.value())
-
-
-def _read_files(settings: Settings, books: Books) -> dict[str, Descriptor]:
-    """The files' descriptors by their ids in hex."""
-    found: dict[str, Descriptor] = {}
-    for message in read_all(settings.kafka, FILES.name):
-        key, value = message.key() or b"", message.value()
-        if value is not None:
-            descriptor = found[key.hex()] = Descriptor.load(value)
-            books.file(key, descriptor.identity, descriptor.path)
-    return found
 
 
 def _look_beyond(
@@ -155,10 +157,10 @@ def _unpublished(
         file = OpenFile(known.path)
     except UsageError:
         return 0  # gone; what it held and nobody read cannot be told any more
-    if position > known.position:  # the tailer went on while this was read
-        known = known.model_copy(update={"position": position, "records": records, "pending": 0})
     try:
         head = file.examine(descriptor.profile, final=False) if known.proves(file) else None
+        if position > known.position:  # the tailer went on while this was read
+            known = known.model_copy(update={"position": position, "records": records, "pending": 0})
         source = (
             Source(file, head, descriptor.profile, settings.tail, partitions=1, known=known) if head else None
         )

@@ -172,10 +172,12 @@ def audit(
 
     Exit status 1 if any is missing or there twice.
     """
+    from streams import log, settings
     from streams.audit import report
-    from streams.settings import load
 
-    return report(load(), file, as_json=json)
+    loaded = settings.load()
+    log.configure(loaded.log)
+    return report(loaded, file, as_json=json)
 
 
 @dlq_app.command("list")

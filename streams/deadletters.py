@@ -1,9 +1,11 @@
 """The dead letters, as a person looks at them."""
 
 import sys
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import orjson
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
@@ -72,38 +74,37 @@ def list_letters(settings: Settings, *, reason: str, kind: str, file: str, as_js
 
 def summaries(kafka: KafkaSettings) -> list[Summary]:
     """Of every open dead letter; the originals are not kept, so that a long queue fits into memory."""
-    paths = {
-        key.hex(): Descriptor.load(value).path for key, value in read_compacted(kafka, FILES.name).items()
-    }
+    paths = {key.hex(): descriptor.path for key, descriptor in _descriptors(kafka).items()}
     found: dict[bytes, Summary] = {}
     for message in read_all(kafka, DLQ.name):
         key, value = message.key() or b"", message.value()
         found.pop(key, None)
         if value is not None:
-            found[key] = _summary(key.decode(errors="replace"), orjson.loads(value), paths)
+            found[key] = _summary(key.decode(errors="replace"), value, paths)
     return list(found.values())
 
 
-def _summary(key: str, letter: dict[str, Any], paths: dict[str, str]) -> Summary:
-    place: dict[str, Any] = letter.get("place") or {}
-    descriptors = (
-        [place["descriptor"]]
-        if "descriptor" in place
-        else letter.get("headers", {}).get("files", "").split(",")
-    )
-    return Summary(
-        key,
-        letter["kind"],
-        letter["stage"],
-        letter["reason"],
-        letter.get("record_type", ""),
-        letter.get("records", 1),
-        tuple(sorted(paths[descriptor] for descriptor in descriptors if descriptor in paths)),
-        place.get("number", 0),
-        "; ".join(_said(letter["stage"], reason) for reason in letter.get("reasons", ())),
-        letter.get("retry_count", 0),
-        letter["last_failure"],
-    )
+def _summary(key: str, value: bytes, paths: dict[str, str]) -> Summary:
+    try:
+        letter: dict[str, Any] = orjson.loads(value)
+        place: dict[str, Any] = letter.get("place") or {}
+        files = letter.get("headers", {}).get("files", "").split(",")
+        return Summary(
+            key,
+            letter["kind"],
+            letter["stage"],
+            letter["reason"],
+            letter.get("record_type", ""),
+            letter.get("records", 1),
+            tuple(sorted(paths[file] for file in (place.get("descriptor"), *files) if file in paths)),
+            place.get("number", 0),
+            "; ".join(_said(letter["stage"], reason) for reason in letter.get("reasons", ())),
+            letter.get("retry_count", 0),
+            letter["last_failure"],
+        )
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        why = f"not a dead letter of spotstream's: {error!r}"
+        return Summary(key, "unknown", "unknown", "unreadable", "", 0, (), 0, why, 0, "")
 
 
 def _said(stage: str, reason: Reason) -> str:
@@ -125,9 +126,13 @@ def show_letter(settings: Settings, prefix: str, *, as_json: bool) -> None:
     """Print all of the dead letter whose key begins with ``prefix``; see :func:`find`."""
     key, value = find(settings.kafka, prefix)
     if as_json:
-        sys.stdout.write(value.decode() + "\n")
+        sys.stdout.write(value.decode(errors="backslashreplace") + "\n")
         return
-    letter = DeadLetter.model_validate_json(value)
+    try:
+        letter = DeadLetter.model_validate_json(value)
+    except ValidationError:
+        what = "not a dead letter of spotstream's"
+        raise Problem(what, where=key, remedy="--json shows it as it is") from None
     screen = console()
     screen.print(_facts(key, letter))
     if letter.kind == "batch":
@@ -149,7 +154,7 @@ def find(kafka: KafkaSettings, prefix: str) -> tuple[str, bytes]:
     """
     found: dict[str, bytes] = {}
     for message in read_all(kafka, DLQ.name):
-        key, value = (message.key() or b"").decode(), message.value()
+        key, value = (message.key() or b"").decode(errors="replace"), message.value()
         if key.startswith(prefix.lower()):
             found.pop(key, None)
             if value is not None:
@@ -161,11 +166,19 @@ def find(kafka: KafkaSettings, prefix: str) -> tuple[str, bytes]:
     return next(iter(found.items()))
 
 
+def _descriptors(kafka: KafkaSettings) -> dict[bytes, Descriptor]:
+    """Of all files, by their ids; what cannot be read is left out, as the workers leave it out."""
+    found: dict[bytes, Descriptor] = {}
+    for key, value in read_compacted(kafka, FILES.name).items():
+        with suppress(ValueError):
+            found[key] = Descriptor.load(value)
+    return found
+
+
 def _descriptor(kafka: KafkaSettings, letter: DeadLetter) -> Descriptor | None:
     if not letter.place or not letter.place.descriptor:
         return None
-    value = read_compacted(kafka, FILES.name).get(bytes.fromhex(letter.place.descriptor))
-    return Descriptor.load(value) if value else None
+    return _descriptors(kafka).get(bytes.fromhex(letter.place.descriptor))
 
 
 def _facts(key: str, letter: DeadLetter) -> Table:

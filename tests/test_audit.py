@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import structlog
 from confluent_kafka import Message, Producer
+from structlog.testing import capture_logs
 from typer.testing import CliRunner, Result
 
 from schemas.batch import source_of
@@ -26,7 +28,7 @@ from streams.lab.generate import Truth, generate, write
 from streams.lab.kafka import Broker
 from streams.outcome import conclude
 from streams.settings import Settings, load
-from topics.catalogue import FILES, RAW, RECEIPTS
+from topics.catalogue import BATCHES, DLQ, FILES, RAW, RECEIPTS
 from topics.provision import apply
 from topics.reader import read_all, read_compacted
 
@@ -56,7 +58,10 @@ def log(tmp_path: Path) -> tuple[Path, Truth]:
 
 def command(settings: Settings, *arguments: str) -> Result:
     variables = {"SPOTSTREAM_KAFKA__BOOTSTRAP_SERVERS": settings.kafka.bootstrap_servers}
-    return CliRunner(env=variables).invoke(app, arguments, standalone_mode=False)
+    try:
+        return CliRunner(env=variables).invoke(app, arguments, standalone_mode=False)
+    finally:
+        structlog.reset_defaults()  # it would log into the runner's stderr, which is closed by now
 
 
 def published(settings: Settings, path: Path) -> list[Message]:
@@ -217,3 +222,25 @@ def test_a_letter_that_is_not_there_or_not_meant_clearly_is_a_problem(
         raise command(settings, "dlq", "show", "feedfeedfeed").exception or AssertionError
     with pytest.raises(Problem, match="dead letters begin so"):
         raise command(settings, "dlq", "show", "").exception or AssertionError
+
+
+def test_what_strangers_wrote_is_passed_over(settings: Settings, log: tuple[Path, Truth]) -> None:
+    path, _ = log
+    validate(settings, path)
+    producer = Producer(settings.kafka.confluent())
+    for topic in (FILES, RAW, BATCHES, RECEIPTS, DLQ):
+        producer.produce(topic.name, b"[1]", b"strange", partition=0)
+    producer.flush(15)
+    with capture_logs() as warnings:
+        assert audit(settings, str(path)).passed
+    places = {str(warning["at"]).split()[0] for warning in warnings if "at" in warning}
+    assert places == {FILES.name, BATCHES.name, RECEIPTS.name, DLQ.name}
+    whole = audit(settings)
+    assert [
+        (tally.path, tally.missing) for tally in whole.statement.files if not tally.path.startswith("/")
+    ] == [("(no file)", 1)]
+    listed = command(settings, "dlq", "list", "--json", "--reason", "unreadable").stdout.splitlines()
+    assert [json.loads(line)["key"] for line in listed] == ["strange"]
+    with pytest.raises(Problem, match="strange: not a dead letter of spotstream's"):
+        raise command(settings, "dlq", "show", "strange").exception or AssertionError
+    assert command(settings, "dlq", "show", "strange", "--json").stdout == "[1]\n"
