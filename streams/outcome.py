@@ -72,7 +72,7 @@ def conclude(
     """
     validated: dict[str, list[dict[str, bytes]]] = defaultdict(list)
     accepted: list[Valid] = []
-    offsets: list[int] = []
+    kept: list[Raw] = []
     letters = []
     for raw, verdict in zip(window, verdicts, strict=True):
         if isinstance(verdict, Valid):
@@ -85,14 +85,14 @@ def conclude(
                 continue
             validated[VALIDATED[verdict.kind].name].append(message)
             accepted.append(verdict)
-            offsets.append(raw.offset)
+            kept.append(raw)
         else:
             letters.append(_letter(raw, verdict, _reason_of(verdict), partition, descriptors))
     bodies = [(valid.placement_hash, valid.canonical) for valid in accepted]
     built = batch.build(bodies, upload) if bodies else None
     first, last = window[0].offset, window[-1].offset
-    source = Source(partition, first, last, len(window), batch.runs(offsets, first))
-    files = sorted({(raw.key or b"")[:16].hex() for raw in window})
+    source = Source(partition, first, last, len(window), batch.runs([raw.offset for raw in kept], first))
+    files = sorted({(raw.key or b"")[:16].hex() for raw in kept})
     kinds = sorted({valid.kind for valid in accepted})
     headers = built.headers(source, files, kinds, min(raw.timestamp for raw in window)) if built else []
     return Outcome(dict(validated), built, headers, letters, len(window), last + 1)

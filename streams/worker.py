@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 from schemas.codec import Codec, schema
-from schemas.errors import Problem, Unreachable, UsageError
+from schemas.errors import Unreachable, UsageError
 from schemas.records import KINDS
 from schemas.registry import Registry
 from streams import log, metrics, status
@@ -39,8 +39,8 @@ logger = log.get("worker")
 #: Batches fetched at a time: each may have a few hundred kilobytes.
 _BATCHES_PER_POLL = 20
 
-#: How long a stop may take in all before the process ends as it is.
-_STOP_S = 8.0
+#: How long a stop may take beside the drain before the process ends as it is.
+_STOP_S = 5.0
 
 
 def _ownership(settings: Settings, role: Role, lane: Callable[[Owned], Lane], **options: Any) -> Ownership:
@@ -155,27 +155,31 @@ async def _serve(settings: Settings, role: Role, leash: int | None) -> int:
         await _first(starting, stop.wait())
         if starting.done():
             starting.result()
-            # What was imported and built so far stays; collecting it over and over costs a tenth of the speed.
-            gc.collect()
-            gc.freeze()
-            gc.set_threshold(50_000, 20, 50)
+            _tame_garbage_collection()
             logger.info("started", role=role)
             await _first(stop.wait(), app.wait_until_stopped())
         failed = app.crash_reason if app.crashed else None
         if failed:
             logger.error("ended by an error", role=role, error=str(failed) or repr(failed))
-        _end_in_time(int(bool(failed)))
+        _end_within(settings.worker.drain_s + _STOP_S, int(bool(failed)))
         await app.stop()
     logger.info("stopped", role=role)
     return int(bool(failed))
 
 
-def _end_in_time(status: int) -> None:
-    """Have this process end in a while, whatever hangs: a call to the broker may never return.
+def _tame_garbage_collection() -> None:
+    """What was imported and built so far stays; collecting it over and over costs a tenth of the speed."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
+
+def _end_within(seconds: float, status: int) -> None:
+    """Have this process end by then, whatever hangs: some calls to the broker may never return.
 
     What it leaves open, the next owner's fence aborts.
     """
-    end = threading.Timer(_STOP_S, os._exit, (status,))
+    end = threading.Timer(seconds, os._exit, (status,))
     end.daemon = True
     end.start()
 
@@ -187,7 +191,7 @@ def run(settings: Settings) -> int:
     that settings are wrong or, the first time, that a service is not there, ends the whole worker with its
     status. A service that goes away later is waited for.
     """
-    return asyncio.run(Supervisor().run())
+    return asyncio.run(Supervisor(settings).run())
 
 
 class Supervisor:
@@ -196,8 +200,9 @@ class Supervisor:
     _MOST_FAILURES, _WITHIN_S = 5, 60.0
     _PAUSE_S = 1.0
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._stopping = asyncio.Event()
+        self._patience_s = settings.worker.drain_s + _STOP_S + 1
 
     async def run(self) -> int:
         """Until a signal comes, or a role cannot be kept running."""
@@ -240,7 +245,7 @@ class Supervisor:
             if child.returncode is None:
                 child.terminate()
                 try:
-                    await asyncio.wait_for(child.wait(), _STOP_S + 1)
+                    await asyncio.wait_for(child.wait(), self._patience_s)
                 except TimeoutError:
                     child.kill()
             return await child.wait()

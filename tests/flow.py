@@ -85,7 +85,9 @@ class Flow:
         """Ours, with the lab's addresses and ``settings`` (``BATCH__SECONDS=0.2``)."""
         given = {"WORKER__WEB_PORT": 0} | settings
         ours = {name: value for name, value in os.environ.items() if not name.startswith("SPOTSTREAM_")}
-        return ours | self.lab.environment | {f"SPOTSTREAM_{name}": str(value) for name, value in given.items()}
+        return (
+            ours | self.lab.environment | {f"SPOTSTREAM_{name}": str(value) for name, value in given.items()}
+        )
 
     def log(self, records: int, seed: int, bad_rate: float = 0.03) -> Log:
         """Generate a log file."""
@@ -151,7 +153,9 @@ class Flow:
     def _ends(self, topic: str) -> dict[int, int]:
         admin = AdminClient(self.kafka.confluent())
         metadata = admin.list_topics(topic, timeout=15).topics[topic]
-        asked = admin.list_offsets({TopicPartition(topic, p): OffsetSpec.latest() for p in metadata.partitions})
+        asked = admin.list_offsets(
+            {TopicPartition(topic, p): OffsetSpec.latest() for p in metadata.partitions}
+        )
         return {partition.partition: found.result(15).offset for partition, found in asked.items()}
 
     def audit(self, log: Log | None = None) -> tuple[int, dict[str, Any]]:
@@ -189,7 +193,9 @@ class Flow:
 
     def batches(self) -> list[tuple[str, dict[str, bytes]]]:
         """Key and headers of every batch."""
-        return [((m.key() or b"").decode(), dict(m.headers() or ())) for m in read_all(self.kafka, BATCHES.name)]
+        return [
+            ((m.key() or b"").decode(), dict(m.headers() or ())) for m in read_all(self.kafka, BATCHES.name)
+        ]
 
     def windows(self) -> list[int]:
         """How many raw records each batch's window had."""
@@ -253,7 +259,11 @@ class Process:
         self._output = flow.folder / f"{arguments[0]}-{len(flow._started)}.log"
         with self._output.open("wb") as output:
             self.popen = subprocess.Popen(
-                [*COMMAND, *map(str, arguments)], env=environment, cwd=flow.folder, stdout=output, stderr=output
+                [*COMMAND, *map(str, arguments)],
+                env=environment,
+                cwd=flow.folder,
+                stdout=output,
+                stderr=output,
             )
 
     @property

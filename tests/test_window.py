@@ -1,0 +1,69 @@
+"""The window: order, size and patience, whatever pattern records arrive in."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streams.window import Window
+
+#: (seconds since the last arrival, records that arrive), as a consumer might get them.
+ARRIVALS = st.lists(st.tuples(st.floats(0, 3, allow_nan=False), st.integers(0, 25)), max_size=40)
+LIMITS = st.integers(1, 20)
+SECONDS = st.floats(0.01, 2)
+
+
+@given(arrivals=ARRIVALS, limit=LIMITS, seconds=SECONDS)
+def test_windows_keep_order_size_and_patience(arrivals, limit, seconds):
+    """Driven as the lane drives it: whenever a window is due, it is taken; none waits longer than allowed."""
+    window, now, number = Window(limit, seconds), 0.0, 0
+    came, taken = {}, []
+
+    def take_due(until):
+        """Take all windows that are due up to ``until``, each at its moment."""
+        at = now
+        while (due := window.due_in(at)) is not None and at + due <= until:
+            at += due
+            got = window.take()
+            assert 0 < len(got) <= limit
+            assert len(got) == limit or at >= came[got[0]] + seconds - 1e-9
+            for record in got:
+                assert at <= came[record] + seconds + 1e-9
+            taken.extend(got)
+
+    for pause, count in arrivals:
+        take_due(now + pause)
+        now += pause
+        records = list(range(number, number + count))
+        number += count
+        came.update(dict.fromkeys(records, now))
+        window.add(records, now)
+        take_due(now)
+        assert len(window) == number - len(taken) < limit
+    take_due(now + seconds + 1e-6)
+    assert taken == list(range(number))
+    assert len(window) == 0
+    assert window.due_in(now) is None
+
+
+@given(st.lists(st.integers(0, 30), max_size=20), LIMITS)
+def test_nothing_is_lost_however_late_windows_are_taken(sizes, limit):
+    """A lane that is busy takes windows late: full ones first, in order, down to the last record."""
+    window, number = Window(limit, 1.0), 0
+    for moment, size in enumerate(sizes):
+        window.add(range(number, number + size), float(moment))
+        number += size
+    taken = []
+    while len(window):
+        got = window.take()
+        assert len(got) == min(limit, number - len(taken))
+        taken += got
+    assert taken == list(range(number))
+
+
+def test_what_stays_keeps_the_time_that_it_has_waited():
+    """Records that a full window leaves behind do not start waiting anew."""
+    window = Window(3, 1.0)
+    window.add([1, 2], 10.0)
+    window.add([3, 4], 10.5)
+    assert window.take() == [1, 2, 3]
+    assert window.due_in(11.0) == 0.5
+    assert window.due_in(11.5) == 0.0
