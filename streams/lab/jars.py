@@ -12,9 +12,14 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
+
+from rich import filesize
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeElapsedColumn
+from rich.text import Text
 
 from schemas.errors import Problem, Unreachable, UsageError
 
@@ -78,15 +83,44 @@ def unpacked(lock_file: Path, cache: Path) -> Path:
 
 def _download(files: list[Locked], folder: Path) -> None:
     """Put ``files`` into ``folder``, each of them only once it is whole and what is locked."""
-    print(f"downloading {len(files)} files to {folder} (once)", file=sys.stderr)
+    print(f"downloading {len(files)} files to {folder} (once)", file=sys.stderr, flush=True)
     scratch = folder / "download"
     shutil.rmtree(scratch, ignore_errors=True)  # of a download that was killed
     maven = _maven(scratch)
-    for file in files:
-        download = _fetch(maven, file.path)
-        _check(download, file.sha256)
-        download.replace(folder / file.path.name)
+    with _progress(folder) as progress:
+        for file in progress.track(files):
+            download = _fetch(maven, file.path)
+            _check(download, file.sha256)
+            download.replace(folder / file.path.name)
     shutil.rmtree(scratch)
+
+
+def _progress(folder: Path) -> Progress:
+    """Shows on a terminal how many files there are, and that bytes come."""
+    console = Console(stderr=True)
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), _Arrived(folder))
+    return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+
+
+class _Arrived(ProgressColumn):
+    """The size of what has come to ``folder`` so far."""
+
+    max_refresh = 0.5
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+        self._before = self._size()
+
+    def render(self, task: Task) -> Text:  # noqa: ARG002 - the signature is rich's
+        return Text(filesize.decimal(self._size() - self._before))
+
+    def _size(self) -> int:
+        found = 0
+        for path in self._folder.rglob("*"):
+            with suppress(FileNotFoundError):  # just being moved
+                found += path.lstat().st_size
+        return found
 
 
 def _maven(repository: Path) -> "MavenContext":
