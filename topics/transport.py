@@ -221,6 +221,9 @@ class App(faust.App):
         )
         self.agent(self.topic(topic, schema=ChunkSchema(), acks=False), name=f"{ownership.group}")(self._feed)
 
+    def _create_directories(self) -> None:
+        """Nothing: there are no tables, whose folders Faust would leave wherever it was started."""
+
     async def _feed(self, stream: Iterable[Any]) -> None:
         async for event in stream.noack().events():  # type: ignore[attr-defined]
             try:
