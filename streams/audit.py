@@ -15,11 +15,11 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from schemas.batch import source_of
 from schemas.descriptor import Descriptor
 from schemas.errors import Problem, Unreachable, UsageError
 from schemas.letter import Receipt
 from streams import checkpoint, log
+from streams import message as batches
 from streams.books import Books, Finding, Statement, Tally
 from streams.checkpoint import Checkpoint
 from streams.console import console, safe
@@ -129,13 +129,18 @@ def _enter_file(books: Books, descriptors: dict[str, Descriptor], message: Messa
 
 
 def _enter_batch(books: Books, message: Message) -> None:
-    books.batch((message.key() or b"").decode(), source_of(dict(message.headers() or ())))
+    sent = batches.Message.read(message.key(), b"", dict(message.headers() or ()))
+    books.batch(sent.batch.key, sent.source, from_letters=sent.from_letters)
 
 
 def _enter_receipt(books: Books, message: Message) -> None:
     receipt = Receipt.model_validate_json(message.value() or b"")
+    if receipt.place:
+        books.discarded(receipt.place)
+        return
     refused = [rejection["index"] for rejection in receipt.rejected]
-    books.receipt((message.key() or b"").decode(), receipt.source, receipt.status, refused)
+    key = (message.key() or b"").decode()
+    books.receipt(key, receipt.source, receipt.status, refused, from_letters=receipt.from_letters)
 
 
 def _look_beyond(

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 import orjson
 
 from schemas.batch import Source
+from schemas.letter import Place
 from schemas.rawkey import RawKey
 from streams.rawlog import (
     ABSENT,
@@ -82,9 +83,12 @@ class _Outcome:
     delivered: bool = False
     given_up: bool = False
     refused: frozenset[int] = frozenset()
+    from_letters: bool = (
+        False  # made of single records' dead letters, whose fate stands until it is delivered
+    )
 
     def learn(self, status: str, refused: Iterable[int]) -> None:
-        if status == "delivered":
+        if status in ("delivered", "redriven"):
             # Refused by every delivery: what any of them took is booked.
             self.refused = self.refused & frozenset(refused) if self.delivered else frozenset(refused)
             self.delivered = True
@@ -117,9 +121,9 @@ class Books:
         self._by_descriptor: dict[bytes, int] = {}
         self._outcomes: dict[tuple[str, Source], _Outcome] = {}
         self._letters: dict[bytes, tuple[int, int]] = {}
-        self._too_large: dict[bytes, tuple[bytes, int]] = {}
+        self._too_large: dict[object, tuple[bytes, int]] = {}
         self._strays = 0
-        self._discarded: list[tuple[int, int]] = []
+        self._discarded: set[tuple[int, int]] = set()
         self._twice: list[tuple[str, int, int, int]] = []
         self._findings: list[Finding] = []
 
@@ -171,11 +175,16 @@ class Books:
         """Complete records that stand in the file beyond what is :meth:`published`."""
         self._files[self._by_identity[identity]].unpublished = records
 
-    def batch(self, key: str, source: Source) -> None:
-        """A batch. The same key from the same source is the same batch, sent again by redrive or replay."""
+    def batch(self, key: str, source: Source, *, from_letters: bool = False) -> None:
+        """A batch. The same key from the same source is the same batch, sent again by redrive or replay.
+
+        ``from_letters``: a redrive made it of records that had been rejected, perhaps out of other batches.
+        """
         if (key, source) in self._outcomes:
             return
-        self._outcomes[key, source] = _Outcome()
+        self._outcomes[key, source] = _Outcome(from_letters=from_letters)
+        if from_letters:
+            return
         log = self._raw[source.partition]
         log.finish()
         for first, last in source.stretches():
@@ -192,16 +201,32 @@ class Books:
                 )
             log.raise_to(BATCHED, first, last)
 
-    def receipt(self, key: str, source: Source, status: str, refused: Iterable[int] = ()) -> None:
+    def receipt(
+        self,
+        key: str,
+        source: Source,
+        status: str,
+        refused: Iterable[int] = (),
+        *,
+        from_letters: bool = False,
+    ) -> None:
         """How a batch ended; ``refused`` are the indices of the records that Avstar rejected."""
         if (key, source) not in self._outcomes:
-            if status == "discarded" and source.records == 1:  # of a rejected record's dead letter
-                self._discarded.append((source.partition, source.first))
-                return
             if not self._batches_begin.get(source.partition):
                 return
-            self.batch(key, source)  # retention took the batch; its receipt says as much
+            # Retention took the batch; its receipt says as much.
+            self.batch(key, source, from_letters=from_letters)
         self._outcomes[key, source].learn(status, refused)
+
+    def discarded(self, place: Place) -> None:
+        """A rejected record whose dead letter was discarded: rejected it stays."""
+        if place.raw_offset < 0:
+            self._too_large[b"discarded", place.descriptor, place.number] = (
+                bytes.fromhex(place.descriptor),
+                place.number,
+            )
+        else:
+            self._discarded.add((place.partition, place.raw_offset))
 
     def letter(self, key: bytes, value: bytes | None) -> None:
         """A dead letter, or the tombstone of one. Of batches' letters their receipts tell."""
@@ -222,8 +247,10 @@ class Books:
             log.finish()
         for (_, source), outcome in self._outcomes.items():
             self._settle(source, outcome)
-        for partition, offset in (*self._letters.values(), *self._discarded):
+        for partition, offset in self._letters.values():
             self._reject(partition, offset)
+        for partition, offset in self._discarded:  # Avstar may have rejected it, or booked it since
+            self._raw[partition].raise_to(REJECTED, offset, offset)
         for descriptor, number in self._too_large.values():
             if descriptor in self._by_descriptor:
                 self._files[self._by_descriptor[descriptor]].too_large.add(number)
@@ -251,7 +278,7 @@ class Books:
         """Give the records of a batch the fate that it met."""
         log = self._raw[source.partition]
         if not outcome.delivered:
-            if outcome.given_up:
+            if outcome.given_up and not outcome.from_letters:
                 for first, last in source.stretches():
                     log.raise_to(DEAD_LETTERED, first, last)
             return

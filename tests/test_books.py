@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.batch import Source, runs
+from schemas.letter import Place
 from schemas.rawkey import pack
 from streams.books import Books, Statement, Tally
 
@@ -81,11 +82,12 @@ def test_what_ended_nowhere_is_missing_with_its_place() -> None:
     ("statuses", "fate"),
     [
         (["dead_lettered"], "dead_lettered"),
-        (["dead_lettered", "redriven"], "missing"),
         (["dead_lettered", "redriven", "delivered"], "delivered"),
-        (["dead_lettered", "redriven", "dead_lettered"], "dead_lettered"),
+        (["dead_lettered", "dead_lettered"], "dead_lettered"),
         (["dead_lettered", "discarded"], "dead_lettered"),
         (["delivered", "dead_lettered"], "delivered"),
+        (["dead_lettered", "redriven"], "delivered"),
+        (["delivered", "delivered"], "delivered"),
     ],
 )
 def test_the_receipts_of_a_batch_together_tell_how_it_ended(statuses: list[str], fate: str) -> None:
@@ -143,8 +145,54 @@ def test_a_tombstone_takes_its_letter_back_and_a_discarded_rejection_stays_one()
     books.letter(b"key", None)
     books.letter(b"other", letter(1))
     books.letter(b"other", None)
-    books.receipt("other", source([1], 1), "discarded")
+    books.discarded(Place(partition=0, raw_offset=1))
     check(books.close().total, records=2, published=2, rejected=1, missing=1)
+
+
+def test_a_discarded_record_that_the_tailer_or_avstar_rejected_stays_rejected() -> None:
+    books = published(0, 1, checkpoint=3)
+    books.batch("aa", source([0, 1]))
+    books.receipt("aa", source([0, 1]), "delivered", [1])
+    books.discarded(Place(partition=0, raw_offset=1))
+    books.discarded(Place(descriptor=FILE.hex(), number=3, partition=0, raw_offset=-1))
+    check(books.close().total, records=3, published=2, validated=2, batches=1, delivered=1, rejected=2)
+
+
+@pytest.mark.parametrize(
+    ("status", "refused", "fates"),
+    [
+        ("redriven", [], {"delivered": 3}),
+        ("redriven", [1], {"delivered": 2, "rejected": 1}),
+        ("dead_lettered", [], {"delivered": 1, "rejected": 2}),
+        ("", [], {"delivered": 1, "rejected": 2}),
+    ],
+)
+def test_a_redriven_record_is_what_it_was_until_it_is_booked(
+    status: str, refused: list[int], fates: dict[str, int]
+) -> None:
+    books = published(0, 1, 2)
+    books.batch("aa", source([0, 1], 3))
+    books.receipt("aa", source([0, 1], 3), "delivered", [1])
+    again = source([1, 2])
+    books.batch("bb", again, from_letters=True)
+    if status:
+        books.receipt("bb", again, status, refused, from_letters=True)
+    books.letter(b"key", letter(2))
+    if status == "redriven":
+        books.letter(b"key", letter(2).replace(b"validate", b"dispatch") if refused else None)
+    validated = 3 if status == "redriven" else 2
+    check(books.close().total, records=3, published=3, validated=validated, batches=2, **fates)
+
+
+def test_a_redrive_is_told_by_its_receipt_when_retention_took_its_batch() -> None:
+    books = Books({0: 0}, {0: 7})
+    books.file(FILE, "one", "/log.csv")
+    books.checkpoint("one", "/log.csv", 2, 2 * SIZE)
+    for number in (1, 2):
+        books.raw(0, number - 1, pack(FILE, (number - 1) * SIZE, number, 0), SIZE)
+    books.receipt("aa", source([0, 1]), "delivered", [0])
+    books.receipt("bb", source([0]), "dead_lettered", from_letters=True)
+    check(books.close().total, records=2, published=2, validated=2, batches=2, delivered=1, rejected=1)
 
 
 def test_records_of_the_checkpoint_and_the_file_that_are_not_published_are_missing() -> None:
@@ -253,7 +301,7 @@ class World:
                 skipped = 0
             at += SIZE
 
-    letters: list[tuple[bytes, bytes]] = field(default_factory=list)
+    letters: list[tuple[bytes, bytes | None]] = field(default_factory=list)
 
     def append(self, partition: int, name: str, number: int, key: bytes) -> None:
         self.books.raw(partition, self.ends[partition], key, SIZE)
@@ -275,6 +323,7 @@ class World:
             for offset, name, number in (r for r, bad in zip(window, rejected, strict=True) if bad):
                 self.letters.append((f"{partition}:{offset}".encode(), letter(offset, partition)))
                 self.note([(offset, name, number)], 1)
+                self.rejected[partition].append((offset, name, number))
             if taken:
                 self.deliver(partition, taken, end)
 
@@ -289,7 +338,40 @@ class World:
         self.outcomes.append((key, where, end, refused))
         for index, record in enumerate(taken):
             self.note([record], 3 if end == "dead_lettered" else 4 if index in refused else 5)
+            if index in refused:
+                self.rejected[partition].append(record)
+        if end == "dead_lettered" and (
+            again := self.draw.draw(st.sampled_from(["", "redriven", "discarded"]))
+        ):
+            self.outcomes.append((key, where, again, set()))
+            self.note(taken, 5 if again == "redriven" else 3)
 
+    def mend(self, partition: int) -> None:
+        """Redrive some of the rejected records together, discard others."""
+        draw = self.draw.draw
+        fates = st.sampled_from(["stays", "discarded", "redriven"])
+        fate = {record: draw(fates) for record in self.rejected[partition]}
+        for record in [record for record, what in fate.items() if what == "discarded"]:
+            self.letters.append((f"{partition}:{record[0]}".encode(), None))
+            self.places.append(Place(partition=partition, raw_offset=record[0]))
+        again = sorted(record for record, what in fate.items() if what == "redriven")
+        end = draw(st.sampled_from(["redriven", "dead_lettered", "pending"]))
+        if not again:
+            return
+        where = source([record[0] for record in again], partition=partition)
+        self.books.batch(f"again-{partition}", where, from_letters=True)
+        if end == "pending":
+            return
+        refused = draw(st.sets(st.integers(0, len(again) - 1))) if end == "redriven" else set()
+        self.redrives.append((f"again-{partition}", where, end, refused))
+        for index, record in enumerate(again) if end == "redriven" else ():
+            renewed = letter(record[0], partition).replace(b"validate", b"dispatch")
+            self.letters.append((f"{partition}:{record[0]}".encode(), renewed if index in refused else None))
+            self.note([record], 4 if index in refused else 5)
+
+    rejected: dict[int, list[tuple[int, str, int]]] = field(default_factory=lambda: {0: [], 1: []})
+    places: list[Place] = field(default_factory=list)
+    redrives: list[tuple[str, Source, str, set[int]]] = field(default_factory=list)
     outcomes: list[tuple[str, Source, str, set[int]]] = field(default_factory=list)
 
     def note(self, records: list[tuple[int, str, int]], rank: int) -> None:
@@ -300,6 +382,10 @@ class World:
     def close(self) -> Statement:
         for outcome in self.outcomes:
             self.books.receipt(*outcome)
+        for outcome in self.redrives:
+            self.books.receipt(*outcome, from_letters=True)
+        for place in self.places:
+            self.books.discarded(place)
         for dead in self.letters:
             self.books.letter(*dead)
         names = ("missing", "rejected", "missing", "dead_lettered", "rejected", "delivered")
@@ -320,6 +406,7 @@ def test_any_history_is_told_as_it_was(data: st.DataObject) -> None:
         world.publish(name, ways, data.draw(st.sampled_from([[0], [1], [0, 1], [0, 0, 1, 1]])))
     for partition in (0, 1):
         world.validate(partition)
+        world.mend(partition)
     statement = world.close()
     for tally in statement.files:
         names = ("published", "validated", "rejected", "delivered", "dead_lettered", "missing", "duplicates")
