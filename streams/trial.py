@@ -51,8 +51,9 @@ async def survivors(window: Sequence[Raw], descriptors: Mapping[bytes, Descripto
 async def _lives(window: Sequence[_Copy], descriptors: Mapping[bytes, Descriptor]) -> bool:
     described = {key: descriptor.dump() for key, descriptor in descriptors.items()}
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", __spec__.name, stdin=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
-    )
+        sys.executable, "-m", __spec__.name, str(_LONGEST_S),
+        stdin=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
     try:
         # Both ends are this program, the pipe is private: pickle carries what we made ourselves.
         await child.communicate(pickle.dumps((window, described)))
@@ -70,6 +71,8 @@ def _judge_all(window: Sequence[_Copy], descriptors: Mapping[bytes, Descriptor])
 
 
 if __name__ == "__main__":
-    signal.alarm(_LONGEST_S)  # the kernel's: no record can keep it from ending us, nor can our parent's death
+    signal.alarm(
+        int(sys.argv[1])
+    )  # the kernel's: no record can keep it from ending us, nor our parent's death
     given, described = pickle.loads(sys.stdin.buffer.read())  # noqa: S301 - from our parent, see above
     _judge_all(given, {key: Descriptor.load(value) for key, value in described.items()})

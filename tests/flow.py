@@ -1,4 +1,4 @@
-"""The whole flow as its users run it: ``spotstream`` commands as processes on a lab, and what came of them."""
+"""The whole flow as its users run it: ``spotstream`` commands as processes on a lab, and what comes of it."""
 
 import contextlib
 import json

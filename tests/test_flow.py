@@ -154,7 +154,7 @@ def test_a_batch_that_avstar_refuses_is_dead_lettered_whole(flow, status):
     dead = (accepted - booked).total()
     assert 0 < dead < accepted.total()
     flow.check(log, delivered=booked.total(), dead_lettered=dead)
-    batches = {key: headers for key, headers in flow.batches()}
+    batches = dict(flow.batches())
     letters = [
         (key, letter)
         for key, letter, _ in flow.letters()
@@ -200,7 +200,7 @@ def test_kills_lose_and_double_nothing(flow):
 
 @pytest.mark.timeout(240)
 def test_workers_join_stall_and_leave_while_a_log_grows(flow):
-    """Two supervisors share the partitions; a role that was stopped past its session comes back as a zombie."""
+    """Two supervisors share the partitions; a role that was stopped past its session comes back, a zombie."""
     log = flow.log(40_000, seed=6)
     growth = Growth(log, 45, seed=6)
     flow.start("tail", log.path, **SPREAD)
