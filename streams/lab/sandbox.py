@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import orjson
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import ValidationError
 
 from schemas.errors import UsageError
@@ -97,7 +98,11 @@ class Sandbox:
         struck = self.faults.strike(request.path, "headers")
         if (spoilt := await befall(request, struck, {})) is not None:
             return spoilt
-        token = self._account.token(await request.post(), request.headers.get("Authorization", ""))
+        try:
+            form = await request.post()
+        except (ValueError, HttpProcessingError) as error:
+            raise Refusal(400, "invalid_request", f"not a form: {error}") from None
+        token = self._account.token(form, request.headers.get("Authorization", ""))
         return json_response(200, token, {"Cache-Control": "no-store"})
 
     async def _ingest(self, request: web.Request) -> web.StreamResponse:
@@ -189,7 +194,7 @@ class Sandbox:
 
     async def _put_faults(self, request: web.Request) -> web.Response:
         try:
-            script = Script.model_validate_json(await request.read())
+            script = Script.model_validate_json(await request.read(), strict=True)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))

@@ -1,13 +1,14 @@
 """A request to ``/v2/ingest`` as it comes off the wire: JSON or multipart, plain or gzip, always bounded."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from hashlib import sha256
 from typing import Any, NamedTuple
 
 import orjson
 from aiohttp import BodyPartReader, MultipartReader, StreamReader, web
 from aiohttp.base_protocol import BaseProtocol
+from aiohttp.http_exceptions import HttpProcessingError
 from isal import isal_zlib
 
 from schemas.letter import RecordRejection
@@ -45,7 +46,7 @@ async def read(request: web.Request, *, max_bytes: int, max_records: int) -> Upl
         content = request.content
         if encoding == "gzip":
             content = _stream(await _decoded(request.content.readany, encoding, max_bytes))
-        batch_id, records = await _multipart(MultipartReader(request.headers, content), max_bytes)
+        batch_id, records = await _multipart(request.headers, content, max_bytes)
     else:
         raise Refusal(415, "unsupported_media_type", "send application/json or multipart/form-data")
     if not records:
@@ -55,14 +56,17 @@ async def read(request: web.Request, *, max_bytes: int, max_records: int) -> Upl
     return Upload(batch_id, records, *_hashes(records))
 
 
-async def _multipart(parts: MultipartReader, max_bytes: int) -> tuple[str, list[Any]]:
+async def _multipart(
+    headers: Mapping[str, str], content: StreamReader, max_bytes: int
+) -> tuple[str, list[Any]]:
     """A ``manifest`` (JSON: batch_id, records: how many), then ``records`` (NDJSON)."""
     try:
+        parts = MultipartReader(headers, content)
         manifest = _json(await _part(parts, "manifest", _MANIFEST_BYTES), "the manifest")
         lines = await _part(parts, "records", max_bytes)
         if await parts.next() is not None:
             raise Refusal(400, "malformed", "a part too many")
-    except ValueError as error:
+    except (ValueError, HttpProcessingError) as error:
         raise Refusal(400, "malformed", f"not multipart: {error}") from None
     records = _ndjson(lines)
     if not isinstance(manifest, dict) or manifest.get("records", len(records)) != len(records):
