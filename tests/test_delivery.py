@@ -3,77 +3,16 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
+from sending import batch, line
 
-from schemas.batch import Batch, build
-from streams.answer import Answer, Booked, Limited, Refused, Unauthorized
-from streams.avstar import Avstar
-from streams.delivery import Delivery
-from streams.lab.faults import Script
-from streams.lab.sandbox import Options, Sandbox, running
-from streams.settings import AvstarSettings, BreakerSettings, DispatchSettings
-from streams.throttle import Throttle
-
-
-def batch(*numbers: int) -> Batch:
-    bodies = [b'{"n":%d,"record_type":"spot"}' % number for number in numbers]
-    return build([(sha256(body).hexdigest(), body) for body in bodies])
-
-
-class Line:
-    """A delivery to a running sandbox, and when it got which answer."""
-
-    def __init__(
-        self, sandbox: Sandbox, avstar: Avstar, settings: DispatchSettings, breaker: BreakerSettings
-    ) -> None:
-        self.sandbox = sandbox
-        self.seen: list[tuple[float, Answer]] = []
-        self.throttle = Throttle(settings, breaker)
-        self.delivery = Delivery(avstar, settings, self.throttle, observe=self._observe)
-
-    def _observe(self, answer: Answer) -> None:
-        self.seen.append((time.monotonic(), answer))
-
-    def faults(self, *faults: dict[str, Any], seed: int = 0) -> None:
-        self.sandbox.faults.play(Script.model_validate({"seed": seed, "faults": faults}))
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
-@asynccontextmanager
-async def line(
-    *,
-    options: Options | None = None,
-    timeout_s: float = 5.0,
-    key_file: Path | None = None,
-    breaker: BreakerSettings | None = None,
-    **settings: Any,
-) -> AsyncIterator[Line]:
-    quick = {"backoff_base_s": 0.01, "backoff_cap_s": 0.05}
-    dispatch = DispatchSettings(**(quick | settings))
-    patient = breaker or BreakerSettings(minimum_calls=10_000)
-    async with running(options or Options()) as started:
-        section = AvstarSettings(
-            base_url=started.url,
-            api_key=SecretStr("sandbox-key"),
-            api_key_file=key_file,
-            request_timeout_s=timeout_s,
-        )
-        avstar = Avstar(section, requests_at_once=dispatch.requests_at_once, policy=dispatch.policy)
-        try:
-            yield Line(started.sandbox, avstar, dispatch, patient)
-        finally:
-            await avstar.aclose()
+from streams.answer import Booked, Limited, Refused, Unauthorized
+from streams.lab.sandbox import Options
+from streams.settings import BreakerSettings
 
 
 async def test_a_batch_that_is_taken_at_once_has_no_failure() -> None:
@@ -244,3 +183,126 @@ async def test_a_third_of_all_requests_failing_costs_nothing() -> None:
         failed = len(sut.seen) - 150
         assert 40 <= failed <= 120
         assert sum(one.attempts for one in settled) == totals["requests"] == len(sut.seen)
+
+
+ILL = BreakerSettings(minimum_calls=10, open_s=0.3, window_s=10)
+
+
+async def test_an_outage_opens_the_breaker_and_one_probe_after_it_closes_it() -> None:
+    async with line(breaker=ILL, requests_at_once=4) as sut:
+        sut.faults({"kind": "status", "status": 503})
+        tasks = [asyncio.create_task(sut.delivery.deliver(batch(n))) for n in range(20)]
+        await sut.until(lambda: sut.throttle.breaker.state == "open")
+        assert len(sut.seen) <= 10 + 4  # those that were under way
+        assert sut.delivery.holds
+        before = sut.sandbox.ledger.totals()["requests"]
+        await asyncio.sleep(1.0)
+        assert 2 <= sut.sandbox.ledger.totals()["requests"] - before <= 4  # one each 0.3 s
+        sut.faults()
+        settled = await asyncio.gather(*tasks)
+        assert all(isinstance(one.answer, Booked) for one in settled)
+        assert [one.breaker for one in settled].count("half-open") == 1
+        assert sut.throttle.breaker.state == "closed"
+        assert not sut.delivery.holds
+        totals = sut.sandbox.ledger.totals()
+        assert (totals["batches"], totals["duplicates_booked"]) == (20, 0)
+
+
+async def test_without_a_batch_to_try_with_more_are_wanted() -> None:
+    async with line(breaker=ILL) as sut:
+        sut.faults({"kind": "status", "status": 503})
+        tasks = [asyncio.create_task(sut.delivery.deliver(batch(n))) for n in range(10)]
+        await sut.until(lambda: sut.throttle.breaker.state == "open")
+        for task in tasks:  # their partitions were revoked
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert not sut.delivery.holds
+        sut.faults()
+        delivered = await asyncio.wait_for(sut.delivery.deliver(batch(99)), 5)
+        assert delivered.breaker == "half-open"
+
+
+async def test_a_cancelled_probe_leaves_the_turn_to_another() -> None:
+    async with line(breaker=ILL) as sut:
+        sut.faults({"kind": "status", "status": 503})
+        tasks = [asyncio.create_task(sut.delivery.deliver(batch(n))) for n in range(10)]
+        await sut.until(lambda: sut.throttle.breaker.state == "open")
+        for task in tasks:
+            task.cancel()
+        sut.faults({"kind": "hang", "seconds": 60, "count": 1})
+        probe = asyncio.create_task(sut.delivery.deliver(batch(20)))
+        await sut.until(lambda: sut.throttle.breaker.state == "half-open")
+        waiting = asyncio.create_task(sut.delivery.deliver(batch(21)))
+        await asyncio.sleep(0.5)
+        assert not waiting.done()
+        probe.cancel()
+        assert isinstance((await asyncio.wait_for(waiting, 2)).answer, Booked)
+
+
+async def test_limits_and_refusals_leave_the_breaker_closed() -> None:
+    async with line(breaker=ILL) as sut:
+        sut.faults(
+            {"kind": "status", "status": 429, "count": 20, "retry_after": 0},
+            {"kind": "status", "status": 422, "count": 10},
+            {"kind": "status", "status": 409, "count": 10},
+        )
+        await asyncio.gather(*(sut.delivery.deliver(batch(n)) for n in range(40)))
+        assert sut.throttle.breaker.state == "closed"
+        assert sut.throttle.breaker.counts.errors == 0
+
+
+async def test_a_batch_is_not_given_up_because_avstar_is_down() -> None:
+    async with line(breaker=ILL, give_up_after_attempts=3) as sut:
+        sut.faults({"kind": "status", "status": 503})
+        tasks = [asyncio.create_task(sut.delivery.deliver(batch(n))) for n in range(10)]
+        await sut.until(lambda: sut.throttle.breaker.state == "open")
+        alive = [task for task in tasks if not task.done()]
+        assert alive
+        await asyncio.sleep(1.5)
+        assert not any(task.done() for task in alive)
+        sut.faults()
+        assert all(isinstance(one.answer, Booked) for one in await asyncio.gather(*alive))
+
+
+async def test_requests_are_paced_without_bursts() -> None:
+    async with line(requests_per_minute=1200) as sut:  # one each 52 ms
+        sut.throttle.share(4, 8)  # ours: one each 104 ms
+        started = time.time()
+        await asyncio.gather(*(sut.delivery.deliver(batch(n)) for n in range(15)))
+        arrivals = [arrival.at for arrival in sut.sandbox._arrivals]
+        assert arrivals[0] - started >= 0.1  # a new owner has nothing saved up
+        assert arrivals[-1] - arrivals[0] >= 14 * 0.1 - 0.05
+        assert min(after - before for before, after in pairwise(arrivals)) > 0.03
+
+
+async def test_the_limit_that_the_api_tells_is_kept_without_being_refused() -> None:
+    async with line(options=Options(requests_per_minute=600)) as sut:
+        await asyncio.gather(*(sut.delivery.deliver(batch(n)) for n in range(25)))
+        assert len(sut.seen) == 25
+        gaps = [after - before for (before, _), (after, _) in pairwise(sut.seen)]
+        assert (
+            sum(gaps[8:]) / len(gaps[8:]) >= 0.09
+        )  # of the first few, some were sent before the first answer
+
+
+async def test_few_requests_are_in_flight_while_the_api_is_slow() -> None:
+    async with line(requests_at_once=12) as sut:
+        await asyncio.gather(*(sut.delivery.deliver(batch(n)) for n in range(80)))
+        assert sut.throttle.concurrency.limit > 3
+        sut.faults({"kind": "latency", "seconds": 0.15})
+        await asyncio.gather(*(sut.delivery.deliver(batch(n)) for n in range(100, 160)))
+        assert sut.throttle.concurrency.limit <= 5
+
+
+async def test_the_table_of_statuses_can_be_changed() -> None:
+    async with line(policy={"404": "refuse", "5xx": "refuse", "503": "retry"}) as sut:
+        sut.faults(
+            {"kind": "status", "status": 404, "count": 1},
+            {"kind": "status", "status": 503, "count": 2},
+            {"kind": "status", "status": 500, "count": 1},
+        )
+        first = await sut.delivery.deliver(batch(1))
+        second = await sut.delivery.deliver(batch(2))
+        assert isinstance(first.answer, Refused)
+        assert isinstance(second.answer, Refused)
+        assert (first.attempts, second.attempts) == (1, 3)
