@@ -49,7 +49,7 @@ class Fault(BaseModel):
     retry_after_form: Literal["seconds", "date"] = "seconds"
     field: str = Field("", description="a field of records…")
     value: str | int = Field("", description="…and its value")
-    hashes: frozenset[str] = Field(frozenset(), description="record hashes")
+    hashes: frozenset[str] = Field(frozenset(), strict=False, description="record hashes")
     names: bool = Field(False, description="whether `status` names the records that it struck for")
     record_probability: float = Field(1.0, ge=0, le=1, description="share of records that `reject` takes")
     code: str = "scripted"
