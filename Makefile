@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: install demo test test-quick lint bench lock clean
+.PHONY: install demo test test-quick soak lint bench lock clean
 
 install: .venv/ready
 
@@ -22,7 +22,10 @@ test: install
 	$(BIN)/pytest $(ARGS)
 
 test-quick: install
-	$(BIN)/pytest -m "not broker" $(ARGS)
+	$(BIN)/pytest -m "not broker and not slow" $(ARGS)
+
+soak: install
+	$(BIN)/pytest -m slow $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .
