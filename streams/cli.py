@@ -186,13 +186,15 @@ def dlq_list(
     reason: Annotated[str, typer.Option(help="Only these: invalid, too_large, refused, …")] = "",
     kind: Annotated[str, typer.Option(help="Only these: record or batch, or a kind of record.")] = "",
     file: Annotated[str, typer.Option(help="Only those of the file of this path, or the end of it.")] = "",
+    older: Annotated[str, typer.Option(help="Only what failed before: 2h ago, or an RFC 3339 time.")] = "",
+    newer: Annotated[str, typer.Option(help="Only what failed after that.")] = "",
     json: Annotated[bool, typer.Option("--json", help="Print a JSON line for each.")] = False,
 ) -> None:
-    """The open dead letters."""
-    from streams.deadletters import list_letters
+    """The open dead letters; moments are RFC 3339, or how long ago: 2h, 1d."""
+    from streams.deadletters import Filter, list_letters
     from streams.settings import load
 
-    list_letters(load(), reason=reason, kind=kind, file=file, as_json=json)
+    list_letters(load(), Filter(reason, kind, file, older, newer), as_json=json)
 
 
 @dlq_app.command("show")
@@ -206,6 +208,42 @@ def dlq_show(
     from streams.settings import load
 
     show_letter(load(), key, as_json=json)
+
+
+@dlq_app.command("redrive")
+def dlq_redrive(
+    keys: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY…", help="Keys, or their beginnings.")
+    ] = None,
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="All open letters.")] = False,
+    reason: Annotated[str, typer.Option(help="All of this reason.")] = "",
+    profile: Annotated[str, typer.Option(help="Judge records by this profile, not by their file's.")] = "",
+    edit: Annotated[Path | None, typer.Option(help="File with the bytes of the one record, mended.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent, send nothing.")] = False,
+) -> int:
+    """Send dead letters again: batches as they were, rejected records judged anew.
+
+    A letter ends when its batch is booked. Exit status 1 if one that is named by its key stays.
+    """
+    from streams.redrive import Wanted, run
+    from streams.settings import load
+
+    wanted = Wanted(keys or (), everything, reason)
+    return run(load(), wanted, profile=profile, edit=edit, dry_run=dry_run)
+
+
+@dlq_app.command("discard")
+def dlq_discard(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="The key, or its beginning.")],
+    *,
+    why: Annotated[str, typer.Option(help="The receipt keeps it.")],
+) -> None:
+    """End a dead letter that will not be sent again."""
+    from streams.discard import discard
+    from streams.settings import load
+
+    typer.echo(f"discarded {discard(load(), key, why)}")
 
 
 @profile_app.command("list")

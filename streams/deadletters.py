@@ -1,11 +1,11 @@
 """The dead letters, as a person looks at them."""
 
 import sys
-from contextlib import suppress
+from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import orjson
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
@@ -14,12 +14,13 @@ from schemas.descriptor import Descriptor
 from schemas.errors import Problem
 from schemas.letter import DeadLetter, Reason
 from schemas.records import column
+from streams import letters, moment
 from streams.console import console, safe
+from streams.descriptors import read_descriptors
+from streams.letters import Stored
 from streams.rows import Rows
 from streams.settings import Settings
-from topics.catalogue import DLQ, FILES
 from topics.connection import KafkaSettings
-from topics.reader import read_all, read_compacted
 
 #: Rows in the table; ``--json`` has all.
 _SHOWN = 200
@@ -38,13 +39,46 @@ class Summary(NamedTuple):
     files: tuple[str, ...]
     number: int
     what: str
-    retry_count: int
-    last_failure: str
+    retry_count: int = 0
+    last_failure: str = ""
+    under_way: str = ""  #: since when a redrive is
 
 
-def list_letters(settings: Settings, *, reason: str, kind: str, file: str, as_json: bool) -> None:
-    """Print the open dead letters that match; ``kind`` is record or batch, or a kind of record."""
-    found = [letter for letter in summaries(settings.kafka) if _matches(letter, reason, kind, file)]
+class Filter(NamedTuple):
+    """Which dead letters are wanted; empty: any. ``kind`` is record or batch, or a kind of record."""
+
+    reason: str = ""
+    kind: str = ""
+    file: str = ""
+    older: str = ""  #: last failed before this moment, or longer ago
+    newer: str = ""
+
+    def of(self, letters: Iterable[Summary]) -> list[Summary]:
+        """Those that match. Raises :class:`UsageError` for what is no moment."""
+        now = datetime.now(UTC)
+        before = moment.parse(self.older, now, name="--older") if self.older else None
+        after = moment.parse(self.newer, now, name="--newer") if self.newer else None
+        end = "/" + self.file.lstrip("./")
+        return [
+            letter
+            for letter in letters
+            if self.reason in ("", letter.reason)
+            and self.kind in ("", letter.kind, letter.record_type)
+            and (not self.file or any(path == self.file or path.endswith(end) for path in letter.files))
+            and _between(letter.last_failure, after, before)
+        ]
+
+
+def _between(text: str, after: datetime | None, before: datetime | None) -> bool:
+    if not text:
+        return after is before is None
+    at = datetime.fromisoformat(text)
+    return (after is None or at > after) and (before is None or at < before)
+
+
+def list_letters(settings: Settings, wanted: Filter, *, as_json: bool) -> None:
+    """Print the open dead letters that match, those of one file together."""
+    found = wanted.of(summaries(settings.kafka))
     found.sort(key=lambda letter: (letter.files, letter.number, letter.last_failure))
     if as_json:
         for letter in found:
@@ -60,7 +94,7 @@ def list_letters(settings: Settings, *, reason: str, kind: str, file: str, as_js
             letter.key[:16],
             kinds,
             letter.stage,
-            letter.reason,
+            "redrive under way" if letter.under_way else letter.reason,
             f"{letter.records:,}",
             where,
             letter.what,
@@ -73,38 +107,33 @@ def list_letters(settings: Settings, *, reason: str, kind: str, file: str, as_js
 
 
 def summaries(kafka: KafkaSettings) -> list[Summary]:
-    """Of every open dead letter; the originals are not kept, so that a long queue fits into memory."""
-    paths = {key.hex(): descriptor.path for key, descriptor in _descriptors(kafka).items()}
-    found: dict[bytes, Summary] = {}
-    for message in read_all(kafka, DLQ.name):
-        key, value = message.key() or b"", message.value()
-        found.pop(key, None)
-        if value is not None:
-            found[key] = _summary(key.decode(errors="replace"), value, paths)
-    return list(found.values())
+    """Of every open dead letter."""
+    paths = {key.hex(): descriptor.path for key, descriptor in read_descriptors(kafka).items()}
+    return [_summary(stored, paths) for stored in letters.index(kafka)]
 
 
-def _summary(key: str, value: bytes, paths: dict[str, str]) -> Summary:
-    try:
-        letter: dict[str, Any] = orjson.loads(value)
-        place: dict[str, Any] = letter.get("place") or {}
-        files = letter.get("headers", {}).get("files", "").split(",")
+def _summary(stored: Stored, paths: dict[str, str]) -> Summary:
+    letter = stored.said
+    if not letter:
         return Summary(
-            key,
-            letter["kind"],
-            letter["stage"],
-            letter["reason"],
-            letter.get("record_type", ""),
-            letter.get("records", 1),
-            tuple(sorted(paths[file] for file in (place.get("descriptor"), *files) if file in paths)),
-            place.get("number", 0),
-            "; ".join(_said(letter["stage"], reason) for reason in letter.get("reasons", ())),
-            letter.get("retry_count", 0),
-            letter["last_failure"],
+            stored.key, "unknown", "unknown", "unreadable", "", 0, (), 0, "not a dead letter of spotstream's"
         )
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        why = f"not a dead letter of spotstream's: {error!r}"
-        return Summary(key, "unknown", "unknown", "unreadable", "", 0, (), 0, why, 0, "")
+    place: dict[str, Any] = letter["place"] or {}
+    files = (place.get("descriptor"), *letter["headers"].get("files", "").split(","))
+    return Summary(
+        stored.key,
+        letter["kind"],
+        letter["stage"],
+        letter["reason"],
+        letter["record_type"],
+        letter["records"],
+        tuple(sorted(paths[file] for file in files if file in paths)),
+        place.get("number", 0),
+        "; ".join(_said(letter["stage"], reason) for reason in letter["reasons"]),
+        letter["retry_count"],
+        letter["last_failure"],
+        letter["under_way"],
+    )
 
 
 def _said(stage: str, reason: Reason) -> str:
@@ -113,26 +142,18 @@ def _said(stage: str, reason: Reason) -> str:
     return f"{about}: {reason['rule']}" if about else reason["rule"]
 
 
-def _matches(letter: Summary, reason: str, kind: str, file: str) -> bool:
-    end = "/" + file.lstrip("./")
-    return (
-        reason in ("", letter.reason)
-        and kind in ("", letter.kind, letter.record_type)
-        and (not file or any(path == file or path.endswith(end) for path in letter.files))
-    )
-
-
 def show_letter(settings: Settings, prefix: str, *, as_json: bool) -> None:
-    """Print all of the dead letter whose key begins with ``prefix``; see :func:`find`."""
-    key, value = find(settings.kafka, prefix)
+    """Print all of the dead letter whose key begins with ``prefix``; see :func:`letters.find`."""
+    stored = letters.find(settings.kafka, prefix)
+    letter = letters.load(settings.kafka, [stored]).get(stored.key) if stored.said else None
     if as_json:
-        sys.stdout.write(value.decode(errors="backslashreplace") + "\n")
+        values = letters.raw(settings.kafka, stored) if letter is None else [letter.dump()]
+        sys.stdout.write("".join(value.decode(errors="backslashreplace") + "\n" for value in values))
         return
-    try:
-        letter = DeadLetter.model_validate_json(value)
-    except ValidationError:
-        what = "not a dead letter of spotstream's"
-        raise Problem(what, where=key, remedy="--json shows it as it is") from None
+    if letter is None:
+        what = "parts of it are missing" if stored.said else "not a dead letter of spotstream's"
+        raise Problem(what, where=stored.key, remedy="--json shows it as it is")
+    key = stored.key
     screen = console()
     screen.print(_facts(key, letter))
     if letter.kind == "batch":
@@ -147,38 +168,10 @@ def show_letter(settings: Settings, prefix: str, *, as_json: bool) -> None:
         screen.print(safe(letter.traceback, "red"))
 
 
-def find(kafka: KafkaSettings, prefix: str) -> tuple[str, bytes]:
-    """Key and value of the open dead letter whose key begins with ``prefix``.
-
-    Raises :class:`Problem` when there is none, or more than one.
-    """
-    found: dict[str, bytes] = {}
-    for message in read_all(kafka, DLQ.name):
-        key, value = (message.key() or b"").decode(errors="replace"), message.value()
-        if key.startswith(prefix.lower()):
-            found.pop(key, None)
-            if value is not None:
-                found[key] = value
-    if not found:
-        raise Problem("no such dead letter", where=prefix, remedy="`spotstream dlq list` lists them")
-    if len(found) > 1:
-        raise Problem(f"{len(found)} dead letters begin so", where=prefix, remedy="give more of the key")
-    return next(iter(found.items()))
-
-
-def _descriptors(kafka: KafkaSettings) -> dict[bytes, Descriptor]:
-    """Of all files, by their ids; what cannot be read is left out, as the workers leave it out."""
-    found: dict[bytes, Descriptor] = {}
-    for key, value in read_compacted(kafka, FILES.name).items():
-        with suppress(ValueError):
-            found[key] = Descriptor.load(value)
-    return found
-
-
 def _descriptor(kafka: KafkaSettings, letter: DeadLetter) -> Descriptor | None:
     if not letter.place or not letter.place.descriptor:
         return None
-    return _descriptors(kafka).get(bytes.fromhex(letter.place.descriptor))
+    return read_descriptors(kafka).get(bytes.fromhex(letter.place.descriptor))
 
 
 def _facts(key: str, letter: DeadLetter) -> Table:
@@ -194,7 +187,7 @@ def _facts(key: str, letter: DeadLetter) -> Table:
         facts["raw records"] = (
             f"partition {letter.source.partition}, offsets {letter.source.first} to {letter.source.last}"
         )
-    for name in ("attempts", "retry_count", "first_failure", "last_failure"):
+    for name in ("attempts", "retry_count", "first_failure", "last_failure", "under_way"):
         facts[name] = getattr(letter, name)
     facts |= {f"header {name}": value for name, value in letter.headers.items()}
     for name, value in facts.items():

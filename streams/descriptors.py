@@ -1,6 +1,7 @@
 """The descriptors of files, read from ``avion.files`` as they are asked for."""
 
 import threading
+from contextlib import suppress
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
@@ -8,6 +9,16 @@ from schemas.descriptor import Descriptor
 from schemas.errors import Unreachable
 from topics.catalogue import FILES
 from topics.connection import KafkaSettings
+from topics.reader import read_compacted
+
+
+def read_descriptors(kafka: KafkaSettings) -> dict[bytes, Descriptor]:
+    """Of all files, by their ids; what cannot be read is left out, as the workers leave it out."""
+    found: dict[bytes, Descriptor] = {}
+    for key, value in read_compacted(kafka, FILES.name).items():
+        with suppress(ValueError):
+            found[key] = Descriptor.load(value)
+    return found
 
 
 class Descriptors:

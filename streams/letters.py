@@ -1,24 +1,28 @@
 """The open dead letters on ``avstar.dlq``: found in one pass, read whole when they are needed."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple
 
-import orjson
-from confluent_kafka import Message
+from confluent_kafka import KafkaException, Message, Producer
+from pydantic import ValidationError
 
 from schemas import parts
+from schemas.errors import Problem, Unreachable
 from schemas.letter import DeadLetter
-from streams import log
-from topics.catalogue import DLQ
+from topics.catalogue import BATCHES, DLQ, RAW
 from topics.connection import KafkaSettings
 from topics.reader import read_all, read_records
+from topics.transaction import OwnershipLostError, TransactionalProducer
 
-logger = log.get("letters")
+_TRANSACTION_S = 60.0
 
 
 class Stored(NamedTuple):
-    """An open dead letter: what it says but for ``original``, and its messages, more than one if in parts."""
+    """An open dead letter: what it says but for ``original``, and its messages, more than one if in parts.
+
+    It says nothing when it is not a dead letter of ours.
+    """
 
     key: str
     said: dict[str, Any]
@@ -31,14 +35,40 @@ def index(kafka: KafkaSettings) -> list[Stored]:
     for message in read_all(kafka, DLQ.name):
         key, value = _key(message), message.value()
         found.pop(key, None)
-        said = _said(message) if value is not None else None
-        if said is not None:
-            found[key] = said, (message.partition(), message.offset())
+        if value is not None:
+            found[key] = _said(value), (message.partition(), message.offset())
     stored: dict[str, Stored] = {}
     for key, (said, place) in found.items():
         whole = stored.setdefault(parts.whole(key), Stored(parts.whole(key), said, {}))
         whole.messages[key] = place
     return list(stored.values())
+
+
+def find(kafka: KafkaSettings, prefix: str) -> Stored:
+    """The open dead letter whose key begins with ``prefix``.
+
+    Raises :class:`Problem` when there is none, or more than one.
+    """
+    return pick(index(kafka), prefix)
+
+
+def pick(stored: Iterable[Stored], prefix: str) -> Stored:
+    """As :func:`find`, out of these."""
+    found = [one for one in stored if one.key.startswith(prefix.lower())]
+    if not found:
+        raise Problem("no such dead letter", where=prefix, remedy="`spotstream dlq list` lists them")
+    if len(found) > 1:
+        raise Problem(f"{len(found)} dead letters begin so", where=prefix, remedy="give more of the key")
+    return found[0]
+
+
+def raw(kafka: KafkaSettings, stored: Stored) -> list[bytes]:
+    """The values of its messages as they stand on the topic."""
+    found = []
+    for partition, offset in stored.messages.values():
+        records = read_records(kafka, DLQ.name, partition, [offset])
+        found += [message.value() or b"" for message in records.values()]
+    return found
 
 
 def load(kafka: KafkaSettings, wanted: Iterable[Stored]) -> dict[str, DeadLetter]:
@@ -79,12 +109,39 @@ def _key(message: Message) -> str:
     return (message.key() or b"").decode(errors="replace")
 
 
-def _said(message: Message) -> dict[str, Any] | None:
+def _said(value: bytes) -> dict[str, Any]:
     try:
-        said: dict[str, Any] = orjson.loads(message.value() or b"")
-        del said["original"]
-    except (ValueError, KeyError, TypeError):
-        at = f"{DLQ.name} {message.partition()}:{message.offset()}"
-        logger.warning("a message is passed over that is no dead letter", at=at)
-        return None
-    return said
+        letter = DeadLetter.model_validate_json(value)
+    except ValidationError:
+        return {}
+    return letter.model_dump(mode="json", exclude={"original"})
+
+
+def write(producer: Producer, key: str, letter: DeadLetter) -> None:
+    """Queue a letter, in parts if it is too large for one message."""
+    source = RAW.name if letter.kind == "record" else BATCHES.name
+    for part_key, part in parts.split(key, letter):
+        producer.produce(DLQ.name, part.dump(), part_key, headers=letter.connect_headers(source))
+
+
+class Pen:
+    """Writes to dead letters by a person's order. One at a time: a new one fences the one before.
+
+    So whoever has it reads the letters after that, and writes on what is so. Raises :class:`Unreachable`.
+    """
+
+    def __init__(self, kafka: KafkaSettings) -> None:
+        self._producer = TransactionalProducer(kafka, "spotstream-letters", timeout_s=_TRANSACTION_S)
+        try:
+            self._producer.fence()
+        except KafkaException as error:
+            what = f"the broker cannot be reached: {error.args[0].str()}"
+            raise Unreachable(what, where=kafka.bootstrap_servers) from None
+
+    def commit(self, produce: Callable[[Producer], None]) -> None:
+        """Commit what ``produce`` sends; raises :class:`Problem` when somebody else has the pen now."""
+        try:
+            self._producer.commit(produce)
+        except OwnershipLostError:
+            what = "another redrive or discard has begun"
+            raise Problem(what, where=DLQ.name, remedy="try again when it has ended") from None

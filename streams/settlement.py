@@ -16,8 +16,9 @@ from schemas.letter import DeadLetter, Place, Reason, Receipt, RecordRejection, 
 from streams.answer import Booked, Refused
 from streams.delivery import Delivered
 from streams.halving import Ended
+from streams.letters import write
 from streams.message import Message, RawOriginal
-from topics.catalogue import BATCHES, DLQ, RAW, RECEIPTS
+from topics.catalogue import DLQ, RECEIPTS
 
 #: Of a rejection's message, on receipts: ten thousand of them have to fit into one.
 _MESSAGE_CHARACTERS = 200
@@ -38,9 +39,7 @@ class Settlement(NamedTuple):
         for key in self.gone:
             producer.produce(DLQ.name, None, key)
         for key, letter in self.letters:
-            source = RAW.name if letter.kind == "record" else BATCHES.name
-            for part_key, part in parts.split(key, letter):
-                producer.produce(DLQ.name, part.dump(), part_key, headers=letter.connect_headers(source))
+            write(producer, key, letter)
 
 
 def settle(
