@@ -6,7 +6,7 @@ A fault strikes at one of three moments of a request: ``headers`` (nothing of th
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from zlib import crc32
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -39,19 +39,23 @@ class Fault(BaseModel):
     kind: Kind
     path: Literal["/v2/ingest", "/oauth/token"] = "/v2/ingest"
     at: Moment = "body"
-    probability: float = Field(1.0, ge=0, le=1, description="of striking a request")
-    count: int | None = Field(None, ge=1, description="strikes at the most")
-    after_s: float = Field(0.0, ge=0, description="not before, counted from the PUT")
-    for_s: float | None = Field(None, gt=0, description="not longer than")
-    seconds: float = Field(0.0, ge=0, description="of latency, hang and slow")
-    status: int = Field(503, ge=400, le=599)
-    retry_after: int | None = Field(None, ge=0, description="seconds, for the Retry-After header")
+    probability: float = Field(1.0, strict=True, ge=0, le=1, description="of striking a request")
+    count: int | None = Field(None, strict=True, ge=1, description="strikes at the most")
+    after_s: float = Field(0.0, strict=True, ge=0, description="not before, counted from the PUT")
+    for_s: float | None = Field(None, strict=True, gt=0, description="not longer than")
+    seconds: float = Field(0.0, strict=True, ge=0, description="of latency, hang and slow")
+    status: int = Field(503, strict=True, ge=400, le=599)
+    retry_after: int | None = Field(
+        None, strict=True, ge=0, description="seconds, for the Retry-After header"
+    )
     retry_after_form: Literal["seconds", "date"] = "seconds"
     field: str = Field("", description="a field of records…")
-    value: str | int = Field("", description="…and its value")
-    hashes: frozenset[str] = Field(frozenset(), strict=False, description="record hashes")
+    value: str | Annotated[int, Field(strict=True)] = Field("", description="…and its value")
+    hashes: frozenset[str] = Field(frozenset(), description="record hashes")
     names: bool = Field(False, description="whether `status` names the records that it struck for")
-    record_probability: float = Field(1.0, ge=0, le=1, description="share of records that `reject` takes")
+    record_probability: float = Field(
+        1.0, strict=True, ge=0, le=1, description="share of records that `reject` takes"
+    )
     code: str = "scripted"
     message: str = "a fault of the sandbox's script"
 
@@ -111,7 +115,7 @@ class Script(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    seed: int = Field(0, ge=0, lt=_WHOLE)
+    seed: int = Field(0, strict=True, ge=0, lt=_WHOLE)
     faults: tuple[Fault, ...] = ()
 
 

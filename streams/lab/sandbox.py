@@ -194,7 +194,7 @@ class Sandbox:
 
     async def _put_faults(self, request: web.Request) -> web.Response:
         try:
-            script = Script.model_validate_json(await request.read(), strict=True)
+            script = Script.model_validate_json(await request.read())
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
