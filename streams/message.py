@@ -1,5 +1,6 @@
 """A message of ``avstar.batches``: what dispatch sends, and where it came from."""
 
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -10,6 +11,8 @@ from schemas.rawkey import RawKey
 #: Headers that redrive and replay add to a batch's own: keys of dead letters, a replay's id, indices; each
 #: list with commas.
 REDRIVE_OF, REPLAY, REJECTED_BEFORE = "redrive-of", "replay", "rejected-before"
+
+_KEY = re.compile(rb"[0-9a-f]{64}")
 
 
 class Message(NamedTuple):
@@ -40,26 +43,38 @@ class Message(NamedTuple):
         return [int(index) for index in self.headers.get(REJECTED_BEFORE, "").split(",") if index]
 
     @classmethod
-    def read(cls, key: bytes | None, value: bytes | None, headers: Mapping[str, bytes]) -> "Message":
+    def read(cls, key: bytes | None, value: bytes | None, headers: Mapping[str, bytes | None]) -> "Message":
         """Raises ``ValueError`` when it is not one of ours."""
+        if not _KEY.fullmatch(key or b""):
+            raise ValueError("its key is no idempotency key")
+        given = {name: text for name, text in headers.items() if text is not None}
+        texts = {name: text.decode() for name, text in given.items()}
         try:
             batch = Batch(
                 (key or b"").decode(),
-                headers["batch-id"].decode(),
+                texts["batch-id"],
                 value or b"",
-                int(headers["records"]),
-                headers["content-type"].decode(),
-                headers["content-encoding"].decode(),
+                int(texts["records"]),
+                texts["content-type"],
+                texts["content-encoding"],
             )
-            texts = {name: text.decode() for name, text in headers.items()}
-            message = cls(batch, source_of(dict(headers)), texts)
+            message = cls(batch, source_of(given), texts)
         except KeyError as missing:
             raise ValueError(f"no header {missing}") from None
-        if message.from_letters and message.redrives and len(message.redrives) != batch.records:
-            raise ValueError(f"{REDRIVE_OF} does not name a letter for each record")
-        if not all(0 <= index < batch.records for index in message.rejected_before):
-            raise ValueError(f"{REJECTED_BEFORE} names records that are not there")
+        message._check()
         return message
+
+    def _check(self) -> None:
+        """What would fail only after it was sent, or keep it from ever being sent."""
+        records = self.batch.records
+        if not (self.batch.content_type + self.batch.content_encoding).isprintable():
+            raise ValueError("its content type or encoding is none")
+        if sum(last - first + 1 for first, last in self.source.stretches()) != records:
+            raise ValueError("source-offsets does not name an offset for each record")
+        if self.from_letters and self.redrives and len(self.redrives) != records:
+            raise ValueError(f"{REDRIVE_OF} does not name a letter for each record")
+        if not all(0 <= index < records for index in self.rejected_before):
+            raise ValueError(f"{REJECTED_BEFORE} names records that are not there")
 
 
 class RawOriginal(NamedTuple):
