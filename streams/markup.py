@@ -140,8 +140,8 @@ class _Grammar:
         self.start = re.compile(start).search
         self.opening = re.compile(rb"<(%b%b)(?=[\s/>])%b>" % (_PREFIX, name, _ATTRIBUTES)).match
         self.closing = re.compile(end + rb"[^<>]*+>").match
-        #: What ends a record, or makes it one whose end has to be looked for with care.
-        self.special = re.compile(rb"<[!?]|(?:</?+|:)%b[\s/>]" % name).search
+        #: Wherever a record's name may stand in a tag; found as fast as a literal when it is one.
+        self.mention = re.compile(rb"%b[\s/>]" % (name if len(names) > 1 else re.escape(names[0]))).search
         self.token = re.compile(
             rb"(?P<start>%b%b>)|(?P<end>%b[^<>]*+>)|(?P<aside>%b)|%b>|(?P<bad><)"
             % (start, _ATTRIBUTES, end, aside, _TAG)
@@ -198,12 +198,14 @@ class _Scan:
         begin = opening.end()
         if self.data[begin - 2] == _SLASH:
             return begin
-        special = self._grammar.special(self.data, begin)
-        if not special:
-            return _OPEN
-        closing = b"</%b>" % opening[1]
-        if self.data.startswith(closing, special.start() - max(closing.find(b":"), 0)):
-            return special.end()
+        mention = self._grammar.mention(self.data, begin)
+        last = mention.end() if mention else len(self.data)
+        if self.data.find(b"<!", begin, last) < 0 and self.data.find(b"<?", begin, last) < 0:
+            if not mention:
+                return _OPEN
+            closing = b"</%b>" % opening[1]
+            if self.data.startswith(closing, last - len(closing)) and last - begin >= len(closing):
+                return last
         return self._end_by_counting(at, begin)
 
     def _end_by_counting(self, at: int, begin: int) -> int:
