@@ -142,28 +142,39 @@ def test_a_record_that_avstar_rejects_is_alone_in_the_dead_letters(flow):
 
 
 @pytest.mark.parametrize("status", [400, 422])
-def test_a_batch_that_avstar_refuses_is_dead_lettered_whole(flow, status):
-    """Its records are accounted for; what was refused is kept to be sent again as it was."""
+def test_a_refused_batch_costs_only_the_records_at_fault(flow, status):
+    """It is halved until they are alone; each is a dead letter, the others are booked."""
     log = flow.log(4000, seed=status)
-    flow.faults({"kind": "status", "status": status, "probability": 0.4}, seed=1)
+    accepted = log.accepted
+    guilty = random.Random(status).sample(sorted(accepted), 3)
+    flow.faults({"kind": "status", "status": status, "hashes": guilty})
     flow.start("worker", **HASTE)
     Growth(log, 4, pieces=40).wait()
     finish(flow, log)
-    assert flow.hits() > 0
+    assert flow.booked() == accepted - Counter(guilty)
+    flow.check(log, delivered=accepted.total() - 3, rejected=log.truth.bad + 3)
+    letters = [letter for _, letter, _ in flow.letters() if letter.placement_hash in guilty]
+    assert sorted(letter.placement_hash for letter in letters) == sorted(guilty)
+    assert all(letter.exchange["status"] == status for letter in letters)
+
+
+def test_a_batch_that_is_given_up_is_dead_lettered_whole(flow):
+    """Where the settings say so; its records are accounted for, and it is kept to be sent as it was."""
+    log = flow.log(4000, seed=10)
+    guilty = min(log.accepted)
+    flow.faults({"kind": "status", "status": 503, "hashes": [guilty]})
+    flow.start("worker", **HASTE, DISPATCH__GIVE_UP_AFTER_ATTEMPTS=2)
+    Growth(log, 4, pieces=40).wait()
+    finish(flow, log)
     booked, accepted = flow.booked(), log.accepted
-    dead = (accepted - booked).total()
-    assert 0 < dead < accepted.total()
-    flow.check(log, delivered=booked.total(), dead_lettered=dead)
-    batches = dict(flow.batches())
-    letters = [
-        (key, letter)
-        for key, letter, _ in flow.letters()
-        if letter.kind == "batch" and letter.exchange["status"] == status
-    ]
-    assert sum(letter.records for _, letter in letters) == dead
-    for key, letter in letters:
-        assert letter.headers == {name: value.decode() for name, value in batches[key].items()}
-        assert letter.reason == "refused"
+    lost = accepted - booked
+    assert guilty in lost
+    assert not booked - accepted
+    flow.check(log, delivered=booked.total(), dead_lettered=lost.total())
+    (found,) = [(key, letter) for key, letter, _ in flow.letters() if letter.reason == "gave_up"]
+    key, letter = found
+    assert letter.records == lost.total()
+    assert letter.headers == {name: value.decode() for name, value in dict(flow.batches())[key].items()}
 
 
 @pytest.mark.timeout(300)
