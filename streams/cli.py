@@ -180,6 +180,34 @@ def audit(
     return report(loaded, file, as_json=json)
 
 
+@app.command()
+def replay(
+    *,
+    since: Annotated[str, typer.Option(help="What was published then or later.")] = "",
+    until: Annotated[str, typer.Option(help="And before that.")] = "",
+    offsets: Annotated[
+        list[str] | None, typer.Option(metavar="P:A-B", help="Raw records: partition, first and last offset.")
+    ] = None,
+    file: Annotated[
+        str, typer.Option(help="Only batches with records of this file's path, or its end.")
+    ] = "",
+    kind: Annotated[str, typer.Option(help="Only batches with records of this kind.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent, send nothing.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Begin anew what was interrupted.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one object.")] = False,
+) -> int:
+    """Send every batch that holds a match to Avstar again, whole, with the same body and key.
+
+    Moments are RFC 3339 with an offset, or how long ago: 2h, 1d. Given again after an interruption, the same
+    command goes on where it stopped. Exit status 1 if a batch cannot be sent as it was any more.
+    """
+    from streams.replay import Arguments, run
+    from streams.settings import load
+
+    arguments = Arguments(since, until, tuple(offsets or ()), file, kind)
+    return run(load(), arguments, dry_run=dry_run, restart=restart, as_json=json)
+
+
 @dlq_app.command("list")
 def dlq_list(
     *,
@@ -282,6 +310,22 @@ def profile_check(
     report = check(file, load(profile or tail.profile), tail, first)
     print(report.as_json() if as_json else report.as_text())
     return 1 if report.rejected else 0
+
+
+@app.command()
+def bench(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME…]", help="tail, validate; all by default.")
+    ] = None,
+    *,
+    records: Annotated[int, typer.Option(min=10_000, help="In each run.")] = 1_000_000,
+    runs: Annotated[int, typer.Option(min=1, help="Counted ones of each contender, after a warm-up.")] = 5,
+    json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+) -> None:
+    """The benchmarks, each beside its baselines in one run."""
+    from streams.lab.bench.benchmarks import run
+
+    run(names or [], records, runs, as_json=json)
 
 
 def main() -> None:

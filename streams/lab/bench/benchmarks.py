@@ -1,0 +1,42 @@
+"""``spotstream bench``: the benchmarks by name, on services of their own."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import orjson
+
+from schemas.errors import UsageError
+from streams import log
+from streams.lab.bench import tailing, validating
+from streams.lab.bench.contest import Contest, show
+from streams.lab.up import Lab, interrupt_on_signals
+from streams.settings import LogSettings
+
+BENCHMARKS: dict[str, Callable[[Lab, Path, int], Contest]] = {
+    "tail": tailing.contest,
+    "validate": validating.contest,
+}
+
+
+def run(names: Sequence[str], records: int, runs: int, *, as_json: bool) -> None:
+    """Run the benchmarks of ``names`` (all by default) and print their results.
+
+    Raises :class:`UsageError` for a name that is none.
+    """
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        raise UsageError(
+            f"no such benchmark: {', '.join(unknown)}", remedy=f"there are {', '.join(BENCHMARKS)}"
+        )
+    log.configure(LogSettings(level="error"))
+    interrupt_on_signals()
+    results = []
+    for name in names or BENCHMARKS:
+        with TemporaryDirectory(prefix="spotstream-bench-") as folder, Lab(Path(folder)) as lab:
+            results.append(BENCHMARKS[name](lab, Path(folder), records).hold(runs))
+        if not as_json:
+            show(results[-1])
+    if as_json:
+        sys.stdout.write(orjson.dumps(results).decode() + "\n")

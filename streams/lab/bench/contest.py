@@ -1,0 +1,75 @@
+"""A contest: contenders doing the same work, run in turn; medians, and ratios pair by pair."""
+
+import sys
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import Any, NamedTuple
+
+from rich.table import Table
+
+from streams.console import console
+
+
+class Contender(NamedTuple):
+    """One way to do the work. ``run`` does it once, and gives records per second; raises on failure.
+
+    ``missing`` says why it cannot run here, and is empty when it can.
+    """
+
+    name: str
+    run: Callable[[], float]
+    missing: str = ""
+
+
+class Contest(NamedTuple):
+    """The subject is the first contender; the others are its baselines."""
+
+    name: str
+    work: str
+    contenders: Sequence[Contender]
+
+    def hold(self, runs: int) -> dict[str, Any]:
+        """Run every contender ``runs`` times after one warm-up, in turn; gives what :func:`show` shows."""
+        present = [contender for contender in self.contenders if not contender.missing]
+        rates: dict[str, list[float]] = {contender.name: [] for contender in present}
+        for turn in range(runs + 1):
+            for contender in present:
+                _say(f"{self.name} {turn}/{runs}: {contender.name}")
+                rate = contender.run()
+                if turn:
+                    rates[contender.name].append(rate)
+        subject = rates[self.contenders[0].name]
+        rows = [_row(contender, rates.get(contender.name, []), subject) for contender in self.contenders]
+        return {"name": self.name, "work": self.work, "runs": runs, "contenders": rows}
+
+
+def _row(contender: Contender, rates: list[float], subject: list[float]) -> dict[str, Any]:
+    if not rates:
+        return {"name": contender.name, "skipped": contender.missing}
+    return {
+        "name": contender.name,
+        "records_per_second": round(median(rates)),
+        "lowest": round(min(rates)),
+        "highest": round(max(rates)),
+        "subject_is_times_as_fast": round(median(a / b for a, b in zip(subject, rates, strict=True)), 2),
+    }
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print a contest's result as a table."""
+    table = Table(
+        title=f"{result['name']}: {result['work']}, median of {result['runs']}", title_justify="left"
+    )
+    for heading in ("contender", "records/s", "lowest", "highest", "spotstream is … times as fast"):
+        table.add_column(heading, justify="left" if heading == "contender" else "right")
+    for row in result["contenders"]:
+        if "skipped" in row:
+            table.add_row(row["name"], f"skipped: {row['skipped']}")
+        else:
+            rates = [f"{row[field]:,}" for field in ("records_per_second", "lowest", "highest")]
+            table.add_row(row["name"], *rates, f"{row['subject_is_times_as_fast']:.2f}")
+    console().print(table)
+
+
+def _say(what: str) -> None:
+    print(what, file=sys.stderr, flush=True)

@@ -1,0 +1,107 @@
+"""``bench validate``: raw records to batches, one core for each contender.
+
+The subject does all of it: judges, hashes, writes Avro to the validated topics, batches and dead letters, in
+transactions. The baselines only judge with the same code and POST the same batches to a sink, at least once.
+"""
+
+import subprocess
+import sys
+import time
+from itertools import count
+from pathlib import Path
+
+import psutil
+from confluent_kafka.admin import AdminClient
+
+from schemas.errors import Problem
+from streams import settings, tail
+from streams.lab.bench.contest import Contender, Contest
+from streams.lab.gauge import Gauge
+from streams.lab.generate import generate, write
+from streams.lab.up import Lab
+from topics.catalogue import BATCHES, RAW
+from topics.reader import read_all
+
+_LONGEST_S = 300.0
+_GROUP = "spotstream-validate"
+
+
+def contest(lab: Lab, folder: Path, records: int) -> Contest:
+    """The contest on ``lab``, whose raw topic is filled first; 1 % of the records are bad."""
+    loaded = settings.load(_settings(lab))
+    path = folder / "validate.csv"
+    with path.open("wb") as file:
+        write(file, generate(records, 7, 0.01))
+    if tail.run(loaded, [str(path)], "avion", once=True):
+        raise Problem("the raw topic could not be filled", where=str(path))
+    runs = count()
+
+    def ours() -> float:
+        return _validate(lab, loaded, folder / f"worker-{next(runs)}.log")
+
+    def baseline(name: str) -> Contender:
+        def run() -> float:
+            command = [sys.executable, "-m", "streams.lab.bench.baselines", name, lab.broker.bootstrap,
+                       f"bench-{name}-{next(runs)}", str(records)]  # fmt: skip
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+                _pin(child.pid)
+                out, _ = child.communicate(timeout=_LONGEST_S)
+            if child.returncode:
+                raise Problem(f"ended with status {child.returncode}", where=f"baseline {name}")
+            return float(out)
+
+        return Contender(_BASELINES[name], run)
+
+    return Contest(
+        "validate",
+        f"{records:,} mixed records, 1 % bad, one core",
+        [Contender("spotstream worker --role validate", ours), *map(baseline, _BASELINES)],
+    )
+
+
+_BASELINES = {
+    "aiokafka": "aiokafka getmany, judge, POST",
+    "confluent": "confluent-kafka consume, judge, POST",
+    "faust": "Faust stream.take(5000), judge, POST",
+}
+
+
+def _settings(lab: Lab) -> dict[str, dict[str, object]]:
+    return {
+        "kafka": {"bootstrap_servers": lab.broker.bootstrap},
+        "registry": {"url": lab.registry.url},
+        "tail": {"partitioning": "block"},
+        "worker": {"web_port": 0},
+        "log": {"level": "warning"},
+    }
+
+
+def _pin(pid: int) -> None:
+    """To the last core; the broker and the sink have the others."""
+    if hasattr(psutil.Process, "cpu_affinity"):
+        psutil.Process(pid).cpu_affinity([(psutil.cpu_count() or 1) - 1])
+
+
+def _validate(lab: Lab, loaded: settings.Settings, log: Path) -> float:
+    """Validate the raw topic from its beginning; records per second between the first and the last batch."""
+    admin = AdminClient(loaded.kafka.confluent())
+    for answer in admin.delete_consumer_groups([_GROUP]).values():
+        if answer.exception() and "not found" not in str(answer.exception()).lower():
+            answer.result()
+    gauge, began_ms = Gauge(loaded, {}), time.time() * 1000
+    environment = lab.environment | {"SPOTSTREAM_WORKER__WEB_PORT": "0", "PATH": "/usr/bin:/bin"}
+    command = [sys.executable, "-m", "streams.cli", "worker", "--role", "validate"]
+    with log.open("wb") as output, subprocess.Popen(command, stderr=output, env=environment) as worker:
+        _pin(worker.pid)
+        deadline = time.monotonic() + _LONGEST_S
+        while not gauge.caught_up(RAW, _GROUP):
+            if worker.poll() is not None or time.monotonic() > deadline:
+                worker.kill()
+                raise Problem("did not validate the raw topic", where=f"spotstream worker, see {log}")
+            time.sleep(0.1)
+        worker.terminate()
+    batches = [(m.timestamp()[1], dict(m.headers())) for m in read_all(loaded.kafka, BATCHES.name)]
+    ours = sorted((ms, int(headers["source-records"])) for ms, headers in batches if ms >= began_ms)
+    (first_ms, first), last_ms = ours[0], ours[-1][0]
+    seconds: float = (last_ms - first_ms) / 1000
+    return (sum(records for _, records in ours) - first) / seconds
