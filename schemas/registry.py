@@ -1,6 +1,7 @@
 """The schema registry: any that speaks Confluent's API."""
 
 import json
+from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -8,6 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from schemas.errors import Problem, Unreachable, UsageError
+from schemas.redact import hide
 
 
 class RegistrySettings(BaseModel):
@@ -41,6 +43,7 @@ class Registry:
         from confluent_kafka.schema_registry import SchemaRegistryClient  # noqa: PLC0415
 
         self._where = _without_secrets(settings.url)
+        self._secrets: tuple[str, ...] = ()
         config: dict[str, Any] = {
             "url": settings.url,
             "timeout": settings.timeout_s,
@@ -48,7 +51,10 @@ class Registry:
             "retries.wait.ms": 200,
         }
         if settings.username:
-            config["basic.auth.user.info"] = f"{settings.username}:{settings.password.get_secret_value()}"
+            user_info = f"{settings.username}:{settings.password.get_secret_value()}"
+            config["basic.auth.user.info"] = user_info
+            basic = b64encode(user_info.encode()).decode()
+            self._secrets = (settings.password.get_secret_value(), basic)
         if settings.cafile:
             config["ssl.ca.location"] = str(settings.cafile)
         try:
@@ -83,9 +89,10 @@ class Registry:
         except SchemaRegistryError as error:
             if error.http_status_code >= 500:
                 raise self._unreachable(f"HTTP status {error.http_status_code}") from None
-            raise Problem(f"{what} was refused: {error.error_message}", where=self._where) from None
+            why = hide(str(error.error_message), self._secrets)
+            raise Problem(f"{what} was refused: {why}", where=self._where) from None
         except Exception as error:  # noqa: BLE001 - of whichever HTTP library the client was built with
-            raise self._unreachable(str(error) or type(error).__name__) from None
+            raise self._unreachable(hide(str(error), self._secrets) or type(error).__name__) from None
 
     def _unreachable(self, why: str) -> Unreachable:
         return Unreachable(

@@ -17,10 +17,11 @@ import orjson
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from schemas.errors import UsageError
+from schemas.redact import hide
 from streams import log
 from streams.pool import Pool, Reply, address
 from streams.retry_after import retry_after_s
-from streams.secret import Secret, hide
+from streams.secret import Secret
 from streams.settings import AvstarSettings
 
 _ANSWER_BYTES = 65_536

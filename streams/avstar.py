@@ -9,11 +9,11 @@ from types import MappingProxyType
 import aiohttp
 
 from schemas.letter import Exchange
+from schemas.redact import HIDDEN, hide
 from streams.answer import Answer, NoToken, Unavailable, classify
 from streams.authorization import Authorizer, TokenError, from_settings
 from streams.policy import Action, Status
 from streams.pool import Pool, address
-from streams.secret import HIDDEN, hide
 from streams.settings import AvstarSettings
 
 _ANSWER_BYTES = 16_777_216  # 10,000 rejections of 1.6 kB each
@@ -80,24 +80,22 @@ class Avstar:
             name: HIDDEN if name.lower() in _SECRET_HEADERS else self._hidden(value)
             for name, value in reply.headers.items()
         }
-        exchange["response_body"] = self._shown(reply.body or b"")
         latency_ms = _since_ms(started)
         if reply.body is None:
             return Unavailable(exchange, latency_ms, f"{reply.status} with more than {_ANSWER_BYTES} bytes")
+        # An API that quotes our credentials, in the reasons of a refusal, say, shows them to nobody.
+        said = self._hidden(reply.body.decode(errors="replace"))
+        exchange["response_body"] = said[:_BODY_CHARACTERS]
         return classify(
             reply.status,
             reply.headers,
-            reply.body,
+            said.encode(),
             records=records,
             exchange=exchange,
             latency_ms=latency_ms,
             at=datetime.now(UTC),
             policy=self._policy,
         )
-
-    def _shown(self, body: bytes) -> str:
-        """The start of an answer, for people; an API that echoes our credentials shows them to nobody."""
-        return self._hidden(body[: 4 * _BODY_CHARACTERS].decode(errors="replace"))[:_BODY_CHARACTERS]
 
     def _hidden(self, text: str) -> str:
         return hide(text, [*self._authorizer.secrets(), *self._pool.secrets()])

@@ -1,16 +1,11 @@
-"""A secret: where it comes from, how it is renewed, and how it is kept out of what people see."""
+"""A secret: where it comes from, and how it is renewed."""
 
-import json
-from collections.abc import Iterable
 from pathlib import Path
-from urllib.parse import quote, quote_plus
 
 from pydantic import SecretStr
 
 from schemas.errors import UsageError
 from streams import log
-
-HIDDEN = "***"
 
 _log = log.get(__name__)
 
@@ -61,18 +56,6 @@ class Secret:
         if not value:
             raise UsageError("holds no secret", where=f"{self._setting}: {file}")
         self._value, self._version = value, version
-
-
-def hide(text: str, secrets: Iterable[str]) -> str:
-    """``text`` without ``secrets``, as they are or as JSON and URLs would write them."""
-    forms = {form for secret in secrets if secret for form in _forms(secret)}
-    for form in sorted(forms, key=len, reverse=True):
-        text = text.replace(form, HIDDEN)
-    return text
-
-
-def _forms(secret: str) -> tuple[str, ...]:
-    return secret, json.dumps(secret)[1:-1], quote(secret, safe=""), quote_plus(secret)
 
 
 def _checked(value: str, where: str) -> str:
