@@ -1,0 +1,67 @@
+"""Spans of the raw topic: by partition, first and last offsets that are wanted."""
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import NamedTuple
+
+from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from schemas.batch import Source
+from schemas.errors import Unreachable, UsageError
+from topics.catalogue import RAW
+from topics.connection import KafkaSettings
+
+_SPAN = re.compile(r"(\d{1,9}):(\d{1,18})(-(\d{1,18})?)?")
+_END = 2**63 - 1
+
+
+class Spans(NamedTuple):
+    """``wanted``: partition → (first, last) offsets, both included."""
+
+    wanted: Mapping[int, tuple[tuple[int, int], ...]]
+
+    @classmethod
+    def parse(cls, texts: Iterable[str]) -> "Spans":
+        """Of ``P:A-B`` (``P:A``: one offset, ``P:A-``: from there on); raises :class:`UsageError`."""
+        found: dict[int, tuple[tuple[int, int], ...]] = {}
+        for text in texts:
+            match = _SPAN.fullmatch(text)
+            first = int(match[2]) if match else 0
+            last = (int(match[4]) if match[4] else _END if match[3] else first) if match else -1
+            if match is None or last < first:
+                remedy = f"write P:A-B, partition and offsets of {RAW.name}, like 3:1000-1999"
+                raise UsageError("not a span of offsets", where=f"--offsets {text}", remedy=remedy)
+            found[int(match[1])] = (*found.get(int(match[1]), ()), (first, last))
+        return cls(found)
+
+    @classmethod
+    def between(cls, kafka: KafkaSettings, since: datetime, until: datetime | None) -> "Spans":
+        """What was published then; raises :class:`Unreachable`."""
+        begins = _at(kafka, since)
+        ends = _at(kafka, until) if until else {}
+        spans = {partition: (begin, ends.get(partition, _END + 1) - 1) for partition, begin in begins.items()}
+        return cls({partition: (span,) for partition, span in spans.items() if span[0] <= span[1]})
+
+    def hold(self, source: Source) -> bool:
+        """Whether any record of a batch from there is wanted."""
+        wanted = self.wanted.get(source.partition, ())
+        return bool(wanted) and any(
+            first <= end and begin <= last for first, last in source.stretches() for begin, end in wanted
+        )
+
+
+def _at(kafka: KafkaSettings, moment: datetime) -> dict[int, int]:
+    """By partition, the offset of the first record that was published then or later."""
+    admin = AdminClient(kafka.confluent())
+    spec = OffsetSpec.for_timestamp(int(moment.timestamp() * 1000))
+    try:
+        metadata = admin.list_topics(RAW.name, timeout=kafka.timeout_s).topics[RAW.name]
+        partitions = [TopicPartition(RAW.name, partition) for partition in metadata.partitions]
+        asked = admin.list_offsets(dict.fromkeys(partitions, spec), request_timeout=kafka.timeout_s)
+        found = {at.partition: answer.result(kafka.timeout_s).offset for at, answer in asked.items()}
+    except KafkaException as error:
+        what = f"the broker cannot be reached: {error.args[0].str()}"
+        raise Unreachable(what, where=kafka.bootstrap_servers) from None
+    return {partition: offset if offset >= 0 else _END for partition, offset in found.items()}
