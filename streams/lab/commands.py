@@ -1,6 +1,7 @@
-"""``spotstream`` commands as child processes: started, watched, weighed and ended together."""
+"""``spotstream`` commands as child processes: started, watched and ended together."""
 
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +20,6 @@ class Commands:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._running: dict[str, Service] = {}
-        self.peak_rss: dict[str, int] = {}  #: in bytes, by command and role
 
     def start(self, name: str, *arguments: str) -> Service:
         """Run ``spotstream name arguments…`` in this process's environment."""
@@ -29,21 +29,19 @@ class Commands:
         self._running[name] = Service(f"spotstream {name}", command, folder)
         return self._running[name]
 
-    def look(self) -> None:
-        """Note how much memory they take. Raises :class:`Problem` when one has ended in error."""
-        for name, service in self._running.items():
+    def check(self) -> None:
+        """Raise :class:`Problem`, with the end of its log, when one has ended in error."""
+        for service in self._running.values():
             if service.status:
                 raise service.failure(f"ended with status {service.status}")
-            for process in _tree(service.pid):
-                self._weigh(name, process)
 
-    def _weigh(self, name: str, process: psutil.Process) -> None:
-        try:
-            command, rss = process.cmdline(), process.memory_info().rss
-        except psutil.Error:
-            return  # it has ended
-        name = command[command.index("--role") + 1] if "--role" in command else name
-        self.peak_rss[name] = max(rss, self.peak_rss.get(name, 0))
+    def processes(self) -> Iterator[tuple[str, psutil.Process]]:
+        """All that run, the roles of a worker by their names."""
+        for name, service in self._running.items():
+            for process in _tree(service.pid):
+                with suppress(psutil.Error):  # it has ended
+                    command = process.cmdline()
+                    yield command[command.index("--role") + 1] if "--role" in command else name, process
 
     def __enter__(self) -> Self:
         return self

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import orjson
+import psutil
 
 from schemas.errors import Problem, UsageError
 from streams import checkpoint, settings
@@ -23,6 +24,7 @@ from streams.lab.commands import Commands
 from streams.lab.display import Display, View, display
 from streams.lab.gauge import Gauge
 from streams.lab.generate import generate
+from streams.lab.scales import Scales
 from streams.lab.service import Service, free_port
 from streams.lab.up import Lab, ignore_signals, interrupt_on_signals
 from streams.lab.writer import Writer
@@ -100,6 +102,9 @@ class _Demo:
         self._settings = settings.load()
         self._pages = {role: f"http://127.0.0.1:{port + index}/status/" for index, role in enumerate(_ROLES)}
         self._gauge = Gauge(self._settings, self._pages)
+        services = {"kafka": lab.broker.pid, "registry": lab.registry.pid, "sandbox": lab.sandbox.pid}
+        self._services = [(name, psutil.Process(pid)) for name, pid in services.items()]
+        self._scales = Scales()
         self._total: int | None = None if options.files else options.records
         self._published = False
 
@@ -129,7 +134,8 @@ class _Demo:
         """Until every record is accounted for, or an error; shows how far things are."""
         moved, last = time.monotonic(), self._view()
         while not self._done():
-            self._commands.look()
+            self._commands.check()
+            self._scales.weigh((*self._services, *self._commands.processes()))
             view = self._view()
             progress.show(view)
             if view != last:
@@ -176,9 +182,9 @@ class _Demo:
         seconds = self._gauge.seconds()
         rate = round(found.statement.total.records / seconds) if seconds else 0
         if self._options.as_json:
-            rss = {name: round(size / 1_048_576) for name, size in self._commands.peak_rss.items()}
-            extra = {"seconds": seconds, "records_per_second": rate, "rss_mb": rss}
-            sys.stdout.write(orjson.dumps(found.summary() | extra).decode() + "\n")
+            took = {"seconds": seconds, "records_per_second": rate}
+            weight = {"rss_mb": self._scales.rss_mb, "cpu_s": self._scales.cpu_s}
+            sys.stdout.write(orjson.dumps(found.summary() | took | weight).decode() + "\n")
             return
         show(found, console())
         print(f"{seconds:.1f} s from the first record published to the last one booked, {rate:,} records/s")

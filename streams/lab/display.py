@@ -63,7 +63,10 @@ class _Bars:
         for name, count in view.stages().items():
             if name not in self._tasks:
                 self._tasks[name] = self._bars.add_task(name)
-            self._bars.update(self._tasks[name], completed=count, total=view.total)
+            total = view.total
+            if total is not None and name == "booked":
+                total -= view.reading.rejected
+            self._bars.update(self._tasks[name], completed=count, total=total)
         footer = Text(f"{'':>10} {self._clock.tell(view.reading)}\n{'':>10} {self._note}")
         self._live.update(Group(self._bars, footer))
 

@@ -83,7 +83,7 @@ def unpacked(lock_file: Path, cache: Path) -> Path:
 
 def _download(files: list[Locked], folder: Path) -> None:
     """Put ``files`` into ``folder``, each of them only once it is whole and what is locked."""
-    print(f"downloading {len(files)} files to {folder} (once)", file=sys.stderr, flush=True)
+    print(f"downloading {folder.name} to {folder} (once)", file=sys.stderr, flush=True)
     scratch = folder / "download"
     shutil.rmtree(scratch, ignore_errors=True)  # of a download that was killed
     maven = _maven(scratch)
