@@ -1,8 +1,8 @@
 """How far a replay has come: offsets of a consumer group that nobody joins, committed with what was sent.
 
 The group's name derives from the command's arguments, so the same command finds its own. An offset is the
-first raw offset of the last batch that was handed over; its metadata has the replay's name, the spans that it was
-begun with and that batch's key.
+first raw offset of the last batch that was handed over; its metadata has the replay's name, the spans that it
+was begun with and that batch's key.
 """
 
 from collections.abc import Callable

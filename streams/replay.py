@@ -129,10 +129,7 @@ def _tell(
     would = "would be sent" if dry_run else "were sent"
     screen.print(f"{resend.batches:,} batches of {resend.records:,} records {would} again")
     if not dry_run:
-        screen.print(
-            f"Avstar booked {found['accepted']:,} of them, had {found['duplicates']:,} already"
-            f" and rejected {found['rejected']:,}"
-        )
+        screen.print(f"Avstar has {found['taken']:,} of these records, and rejected {found['rejected']:,}")
     for why, times in selection.left.items():
         screen.print(f"{times:,} {'batch is' if times == 1 else 'batches are'} left out: {why}")
     for row, why in selection.refused[:_SHOWN]:
@@ -143,12 +140,10 @@ def _tell(
 
 
 def _booked(kafka: KafkaSettings, name: str) -> Counter[str]:
-    """What Avstar said to the batches of this replay."""
-    found = Counter(accepted=0, duplicates=0, rejected=0)
+    """What Avstar said to the batches of this replay: as the first time, to a key that it knows."""
+    found = Counter(taken=0, rejected=0)
     for message in read_all(kafka, RECEIPTS.name):
         receipt = Receipt.model_validate_json(message.value() or b"")
         if receipt.replay == name:
-            found.update(
-                accepted=receipt.accepted, duplicates=receipt.duplicates, rejected=len(receipt.rejected)
-            )
+            found.update(taken=receipt.accepted + receipt.duplicates, rejected=len(receipt.rejected))
     return found
