@@ -1,10 +1,26 @@
-"""Formats: which framer reads a file of a profile's format in an encoding."""
+"""Formats: for each what frames a file of it and what reads its records."""
 
+from schemas.descriptor import Descriptor
 from schemas.errors import UsageError
 from schemas.profile import Profile
+from streams.elements import XmlRows
 from streams.framing import Dialect, Framer, Framing
 from streams.markup import XmlFramer
+from streams.positions import FixedRows
+from streams.rows import DelimitedRows, Rows
 from streams.wide import OTHER, WideFramer
+
+_ROWS: dict[str, type[DelimitedRows | FixedRows | XmlRows]] = {
+    "csv": DelimitedRows,
+    "tsv": DelimitedRows,
+    "fixed": FixedRows,
+    "xml": XmlRows,
+}
+
+
+def rows(descriptor: Descriptor) -> Rows:
+    """What reads the records of a file."""
+    return _ROWS[descriptor.format](descriptor)
 
 
 def framer(

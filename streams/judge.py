@@ -14,7 +14,8 @@ from schemas.hashes import Canonical, canonical_json_all, placement_hash
 from schemas.letter import Reason
 from schemas.normalize import Fault
 from schemas.records import COLUMNS, JUDGES, OPTIONAL, RULES, Invalid, Kind, Valid, column, conflicts
-from streams.rows import Row, Rows, shown
+from streams import formats
+from streams.rows import Row, shown
 
 Verdict = Valid | Invalid
 
@@ -35,13 +36,13 @@ class Judge:
     def __init__(self, descriptor: Descriptor) -> None:
         """Raises :class:`schemas.errors.UsageError` when the file's layout is unknown to its profile."""
         layout = descriptor.profile.layout(descriptor.header)
-        self._rows = Rows(descriptor)
+        self._rows = formats.rows(descriptor)
         self._normalizer = normalize.of(descriptor.profile)
         self._kind = layout.kind
-        places = {name: index for index, name in enumerate(layout.columns) if name}
-        self._type_place = places.get("record_type", 0)
+        places = {kind: layout.places(kind) for kind in COLUMNS}
+        self._type_place = places["spot"].get("record_type", 0)
         self._plans = {
-            kind: _Plan(kind, {name: places[name] for name in names if name in places})
+            kind: _Plan(kind, {name: places[kind][name] for name in names if name in places[kind]})
             for kind, names in COLUMNS.items()
         }
 

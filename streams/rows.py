@@ -1,12 +1,13 @@
 """Raw records to rows: decoding, splitting, and the shape of a row. What cells mean is not known here."""
 
 import csv
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from schemas.descriptor import Descriptor
 from schemas.letter import Reason
 
-Row = list[str]
+Row = Sequence[str]
 
 _SHOWN = 200  #: characters of a value in a reason; the dead letter has the original bytes
 
@@ -16,13 +17,37 @@ def shown(value: str) -> str:
     return value if len(value) <= _SHOWN else value[:_SHOWN] + "…"
 
 
-class Rows:
-    """Reads the records of one file: CSV and TSV. ``width`` is the number of cells in a row."""
+class Rows(ABC):
+    """Reads the records of one file. See :func:`streams.formats.rows` for those of each format."""
+
+    def __init__(self, encoding: str) -> None:
+        self._encoding = encoding
+
+    def read(self, values: Sequence[bytes]) -> list[Row | Reason]:
+        """One row for each raw record, in order, or why it has none."""
+        try:
+            return self._read([value.decode(self._encoding) for value in values])
+        except UnicodeDecodeError:
+            return [self._alone(value) for value in values]
+
+    def _alone(self, value: bytes) -> Row | Reason:
+        try:
+            return self._read([value.decode(self._encoding)])[0]
+        except UnicodeDecodeError as error:
+            wrong = f"{value[error.start : error.end].hex(' ')} at byte {error.start}"
+            return Reason(field="", value=wrong, rule=f"must be {self._encoding}: {error.reason}")
+
+    @abstractmethod
+    def _read(self, texts: list[str]) -> list[Row | Reason]:
+        """The same of decoded records, line terminators included."""
+
+
+class DelimitedRows(Rows):
+    """CSV and TSV. ``width`` is the number of cells in a row; one may be wider, by blank cells."""
 
     def __init__(self, descriptor: Descriptor) -> None:
+        super().__init__(descriptor.encoding)
         profile = descriptor.profile
-        # The byte order mark is before the first record, not in it, and this codec is slow.
-        self._encoding = "utf-8" if descriptor.encoding == "utf-8-sig" else descriptor.encoding
         self._delimiter, self._quote = profile.delimiter, profile.quote
         self._dialect = {
             "delimiter": profile.delimiter,
@@ -35,28 +60,16 @@ class Rows:
             headings.pop()
         self.width = len(headings)
 
-    def read(self, values: Sequence[bytes]) -> list[Row | Reason]:
-        """One row for each raw record, in order, or why it has none. A row may be wider, by blank cells."""
-        try:
-            lines = [value.decode(self._encoding).rstrip("\r\n") for value in values]
-        except UnicodeDecodeError:
-            return [self._alone(value) for value in values]
+    def _read(self, texts: list[str]) -> list[Row | Reason]:
+        lines = [text.rstrip("\r\n") for text in texts]
         rows = self._split(lines)
         width = self.width
         return [
             row
             if len(row) == width and "\0" not in line
-            else (self._misshapen(line, row) if isinstance(row, list) else row)
+            else (row if isinstance(row, dict) else self._misshapen(line, row))
             for line, row in zip(lines, rows, strict=True)
         ]
-
-    def _alone(self, value: bytes) -> Row | Reason:
-        try:
-            value.decode(self._encoding)
-        except UnicodeDecodeError as error:
-            wrong = f"{value[error.start : error.end].hex(' ')} at byte {error.start}"
-            return Reason(field="", value=wrong, rule=f"must be {self._encoding}: {error.reason}")
-        return self.read([value])[0]
 
     def _split(self, lines: list[str]) -> list[Row | Reason]:
         delimiter, quote = self._delimiter, self._quote
