@@ -134,7 +134,12 @@ class Flow:
     def behind(self, group: str, topic: str) -> bool:
         """Whether the group has committed records of ``topic`` yet to read; markers are no records."""
         consumer = Consumer(
-            self.kafka.confluent(group_id=group, enable_partition_eof=True, isolation_level="read_committed")
+            self.kafka.confluent(
+                group_id=group,
+                enable_auto_commit=False,  # while the group has no members, a commit of ours would be taken
+                enable_partition_eof=True,
+                isolation_level="read_committed",
+            )
         )
         try:
             ends = self._ends(topic)
