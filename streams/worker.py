@@ -9,7 +9,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, closing
 from typing import Any, Literal
 
 from schemas.codec import Codec, schema
@@ -88,15 +88,14 @@ def _web_port(settings: WorkerSettings, role: Role) -> int:
 async def _validate(settings: Settings) -> AsyncIterator[App]:
     registry = Registry(settings.registry)
     codecs = {kind: Codec(kind, registry.register(VALIDATED[kind].name, schema(kind))) for kind in KINDS}
-    descriptors = Descriptors(settings.kafka)
 
     def lane(owned: Owned) -> ValidateLane:
         return ValidateLane(owned, settings.batch, judges, codecs, settings.dlq)
 
-    ownership = _ownership(settings, "validate", lane)
-    judges = Judges(descriptors, ownership.blocking)
-    yield _app(ownership, RAW, settings, "validate", settings.batch.records)
-    descriptors.close()
+    with closing(Descriptors(settings.kafka)) as descriptors:
+        ownership = _ownership(settings, "validate", lane)
+        judges = Judges(descriptors, ownership.blocking)
+        yield _app(ownership, RAW, settings, "validate", settings.batch.records)
 
 
 @asynccontextmanager
@@ -111,8 +110,8 @@ async def _dispatch(settings: Settings) -> AsyncIterator[App]:
         return DispatchLane(owned, guarded, dispatch, settings.kafka)
 
     ownership = _ownership(settings, "dispatch", lane, share=throttle.share, hold=lambda: delivery.holds)
-    yield _app(ownership, BATCHES, settings, "dispatch", _BATCHES_PER_POLL)
-    await client.aclose()
+    async with aclosing(client):
+        yield _app(ownership, BATCHES, settings, "dispatch", _BATCHES_PER_POLL)
 
 
 def _observe(answer: Answer) -> None:
@@ -146,11 +145,12 @@ def run_role(settings: Settings, role: Role, leash: int | None = None) -> int:
 async def _serve(settings: Settings, role: Role, leash: int | None) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    if leash is not None:
-        loop.add_reader(leash, _let_go, leash, stop)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
     async with _ROLES[role](settings) as app:
+        # Not before: until now there is nothing to end in order, and calls that block.
+        if leash is not None:
+            loop.add_reader(leash, _let_go, leash, stop)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
         starting = asyncio.ensure_future(app.start())
         await _first(starting, stop.wait())
         if starting.done():
@@ -190,7 +190,10 @@ def run(settings: Settings) -> int:
     A role that ends by an error is started again after a moment; one that ends again and again, or that says
     that settings are wrong or, the first time, that a service is not there, ends the whole worker with its
     status. A service that goes away later is waited for.
+
+    Raises :class:`schemas.errors.Problem` for what is wrong with the broker at the start.
     """
+    provision.require(settings.kafka)  # each role asks again; but here it is said once
     return asyncio.run(Supervisor(settings).run())
 
 
@@ -220,8 +223,10 @@ class Supervisor:
         ran = False
         while True:
             status = await self._run_once(role)
-            if self._stopping.is_set() or status == UsageError.exit_status:
-                return abs(status)
+            if self._stopping.is_set():
+                return max(status, 0)  # below 0: by the signal that it was sent
+            if status == UsageError.exit_status:
+                return status
             if status != Unreachable.exit_status:
                 ran = True
                 failures.append(loop.time())

@@ -78,7 +78,7 @@ class Owned:
         """Commit what ``produce`` sends and the new ``position`` in one transaction, or neither.
 
         ``note`` (the offset's metadata) is what the next owner finds beside the position. Raises
-        :class:`OwnershipLostError` when another owner or generation has taken over, ``TimeoutError``,
+        :class:`OwnershipLostError` when another owner or generation has taken over, :class:`Unreachable`,
         ``KafkaException``.
         """
         offset = Offset(self.partition.topic, self.partition.partition, position, metadata=note)
@@ -89,6 +89,9 @@ class Owned:
         except (OwnershipLostError, AbandonedError):
             self._owner.report_lost(self)
             raise OwnershipLostError(f"{self.partition.topic}-{self.partition.partition}") from None
+        except TimeoutError:
+            what = f"a transaction has not ended within {patience_s:g} s"
+            raise Unreachable(what, where=self._owner.kafka.bootstrap_servers) from None
         self.position, self.note = position, note
 
     def pause(self) -> None:
