@@ -82,9 +82,10 @@ class Owned:
         ``KafkaException``.
         """
         offset = Offset(self.partition.topic, self.partition.partition, position, metadata=note)
+        patience_s = self._owner.transaction_timeout_s + _GRACE_S
         try:
             # librdkafka's calls can outlast their timeouts (docs/decisions.md); the broker has aborted then.
-            async with asyncio.timeout(self._owner.transaction_timeout_s + _GRACE_S):
+            async with asyncio.timeout(patience_s):
                 await self._owner.blocking(self._producer.commit, produce, [offset], self._group)
         except (OwnershipLostError, AbandonedError):
             self._owner.report_lost(self)
