@@ -53,14 +53,16 @@ class Layout(NamedTuple):
     kind: Kind | None  #: of every record; None: the ``record_type`` column tells
     owners: tuple[Kind | None, ...] = ()  #: for each column the only kind that has it; empty: all have all
 
+    def of(self, kind: str) -> tuple[str, ...]:
+        """The columns of a kind's records, in order; "" for what only others have."""
+        owners = self.owners or (None,) * len(self.columns)
+        return tuple(
+            name if owner in (None, kind) else "" for name, owner in zip(self.columns, owners, strict=True)
+        )
+
     def places(self, kind: Kind) -> dict[str, int]:
         """Column → its place in a row, for the records of a kind."""
-        owners = self.owners or (None,) * len(self.columns)
-        return {
-            name: index
-            for index, (name, owner) in enumerate(zip(self.columns, owners, strict=True))
-            if name and owner in (None, kind)
-        }
+        return {name: index for index, name in enumerate(self.of(kind)) if name}
 
 
 class Codes(BaseModel):

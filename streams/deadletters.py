@@ -14,11 +14,10 @@ from schemas.descriptor import Descriptor
 from schemas.errors import Problem
 from schemas.letter import DeadLetter, Reason
 from schemas.records import column
-from streams import letters, moment
+from streams import formats, letters, moment
 from streams.console import console, safe
 from streams.descriptors import read_descriptors
 from streams.letters import Stored
-from streams.rows import Rows
 from streams.settings import Settings
 from topics.connection import KafkaSettings
 
@@ -199,13 +198,14 @@ def _facts(key: str, letter: DeadLetter) -> Table:
 def _print_record(screen: Console, letter: DeadLetter, descriptor: Descriptor | None) -> None:
     """The record, cell by cell where it can be split, with the fields at fault marked."""
     faults = {column(reason["field"]): reason["rule"] for reason in letter.reasons}
-    row = Rows(descriptor).read([letter.original])[0] if descriptor and descriptor.header else None
-    if isinstance(row, list) and descriptor:
+    row = formats.rows(descriptor).read([letter.original])[0] if descriptor else None
+    if descriptor and row is not None and not isinstance(row, dict):
         table = Table("", "heading", "field", "value", "rule")
-        columns = descriptor.profile.layout(descriptor.header).columns
-        for heading, name, cell in zip(descriptor.header, columns, row, strict=False):
+        layout = descriptor.profile.layout(descriptor.header)
+        columns = layout.of(letter.record_type)
+        for heading, name, cell in zip(descriptor.header or layout.columns, columns, row, strict=False):
             rule = faults.pop(name, "") if name else ""
-            if cell.strip() or rule:
+            if (cell.strip() and (name or descriptor.header)) or rule:
                 style = "bold red" if rule else ""
                 mark = "✗" if rule else ""
                 table.add_row(*(safe(text, style) for text in (mark, heading, name, repr(cell), rule)))
