@@ -1,0 +1,234 @@
+"""Dead letters on their way back: records judged anew, and how their letters end. No broker."""
+
+import exports
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas import parts
+from schemas.batch import Upload, build, source_of
+from schemas.codec import Codec
+from schemas.errors import UsageError
+from schemas.hashes import rejection_key
+from schemas.letter import DeadLetter, Exchange, Place, Reason
+from schemas.rawkey import pack
+from schemas.records import KINDS
+from streams.answer import Booked, Unavailable
+from streams.delivery import Delivered
+from streams.halving import Ended
+from streams.letters import Stored
+from streams.message import Message, RawOriginal
+from streams.panel import Seat
+from streams.redrive import Wanted, _as_it_was, _why_not
+from streams.remake import remake
+from streams.settlement import settle
+
+FILE = exports.descriptor()
+PANEL = {FILE.id: Seat.of(FILE)}
+CODECS = {kind: Codec(kind, 7) for kind in KINDS}
+AT = "2026-11-24T06:00:00.000Z"
+EXCHANGE = Exchange(method="POST", url="http://avstar", request_headers={}, status=207)
+GOOD = exports.line(
+    {
+        "record_type": "AVAIL", "station": "WABC", "broadcast_date": "11/24/2026", "avail_id": "A-1",
+        "break_id": "B-1", "window_start": "12:00:00", "window_end": "12:05:00", "duration_s": "30",
+        "units_total": "3", "units_sold": "1", "floor_rate": "10.00",
+    }
+)  # fmt: skip
+BAD = GOOD.replace(b"11/24/2026", b"2026-11-24")
+
+
+def letter(number, value=GOOD, **more):
+    """Of a record at raw offset ``10 * number`` of partition 3."""
+    place = Place(
+        descriptor=FILE.id.hex(),
+        path=FILE.path,
+        offset=number * 100,
+        number=number,
+        partition=3,
+        raw_offset=number * 10,
+    )
+    given = {"kind": "record", "stage": "validate", "reason": "invalid", "original": value, "place": place}
+    return DeadLetter(**given | {"first_failure": "t1", "last_failure": "t1"} | more)
+
+
+def letters(*values, **more):
+    found = [letter(number, value, **more) for number, value in enumerate(values, 1)]
+    return {rejection_key(FILE.id, one.place.offset, one.original): one for one in found}
+
+
+def good(number):
+    return GOOD.replace(b"A-1", b"A-%d" % number)
+
+
+def message(sending):
+    return Message.read(sending.batch.key.encode(), sending.batch.body, dict(sending.headers))
+
+
+def booked(*rejected):
+    named = [{"index": index, "code": "c", "message": "m"} for index in rejected]
+    return Ended(Delivered(Booked(EXCHANGE, 1, 207, 9, 0, named), 2, "", "", "closed"))
+
+
+GAVE_UP = Ended(Delivered(Unavailable(EXCHANGE, 1, "500"), 3, "t2", "t3", "closed"))
+
+
+def test_what_is_right_now_is_batched_in_its_order_and_the_rest_stays_with_its_reasons():
+    found = letters(good(1), BAD, good(3))
+    keys = list(found)
+    made = remake({key: found[key] for key in reversed(keys)}, PANEL, CODECS, Upload(), AT)
+    assert made.left.keys() == {keys[1]}
+    assert "broadcast_date" in made.left[keys[1]]
+    sent = message(made.sending)
+    assert sent.source == source_of(dict(made.sending.headers))
+    assert sent.source.expand() == [10, 30]
+    assert sent.redrives == [keys[0], keys[2]]
+    assert sent.from_letters
+    assert made.sending.partition == sent.source.partition == 3
+    assert [len(messages) for messages in made.sending.validated.values()] == [2]
+    for key in sent.redrives:
+        marked = made.sending.letters[key]
+        assert (marked.under_way, marked.original, marked.record_type) == (AT, found[key].original, "avail")
+
+
+def test_a_record_that_was_validated_before_is_not_published_again_unless_it_is_edited():
+    found = letters(good(1))
+    first = remake(found, PANEL, CODECS, Upload(), AT).sending
+    again = remake(first.letters, PANEL, CODECS, Upload(), AT).sending
+    assert again.batch == first.batch
+    assert again.validated == {}
+    edited = remake(first.letters, PANEL, CODECS, Upload(), AT, edited=good(9)).sending
+    assert edited.batch.key != first.batch.key
+    assert sum(map(len, edited.validated.values())) == 1
+    assert [one.original for one in edited.letters.values()] == [good(1)]
+
+
+@given(st.integers(1, 12), st.integers(0, 30))
+@settings(max_examples=30, deadline=None)
+def test_a_set_that_failed_is_sent_in_another_order_and_still_says_whose_is_which(records, times):
+    """The key of the set that failed is answered from what Avstar stored."""
+    found = letters(*map(good, range(records)), retry_count=times)
+    sending = remake(found, PANEL, CODECS, Upload(), AT).sending
+    before = remake(
+        letters(*map(good, range(records)), retry_count=times + 1), PANEL, CODECS, Upload(), AT
+    ).sending
+    assert records == 1 or sending.batch.key != before.batch.key
+    sent = message(sending)
+    assert [found[key].place.raw_offset for key in sent.redrives] == sent.source.expand()
+
+
+def test_booked_letters_are_gone_and_refused_ones_renewed():
+    found = letters(good(1), good(2), good(3))
+    keys = list(found)
+    sending = remake(found, PANEL, CODECS, Upload(), AT).sending
+    settled = settle(message(sending), booked(1), {}, dict(sending.letters))
+    assert settled.gone == [keys[0], keys[2]]
+    ((key, renewed),) = settled.letters
+    assert key == keys[1]
+    assert (renewed.stage, renewed.reason, renewed.retry_count) == ("dispatch", "rejected", 1)
+    assert (renewed.under_way, renewed.original, renewed.attempts) == ("", good(2), 2)
+    assert renewed.reasons == [Reason(field="", value="c", rule="m")]
+    assert (settled.receipt.status, settled.receipt.from_letters) == ("redriven", True)
+
+
+def test_given_up_records_stay_rejected_each_with_its_letter():
+    found = letters(good(1), good(2))
+    sending = remake(found, PANEL, CODECS, Upload(), AT).sending
+    settled = settle(message(sending), GAVE_UP, {}, dict(sending.letters))
+    assert settled.gone == []
+    assert [key for key, _ in settled.letters] == list(found)
+    assert {(one.stage, one.reason, one.retry_count) for _, one in settled.letters} == {
+        ("validate", "gave_up", 1)
+    }
+    assert settled.receipt.from_letters
+
+
+def batch_letter(records=5):
+    bodies = [(f"{n:064x}", b'{"n":%d,"record_type":"spot"}' % n) for n in range(records)]
+    made = build(bodies)
+    source = source_of(
+        {
+            "source-partition": b"1", "source-first": b"0", "source-last": b"4",
+            "source-records": b"5", "source-offsets": b"0-4",
+        }
+    )  # fmt: skip
+    headers = {name: value.decode() for name, value in made.headers(source, [], [], 0)}
+    return DeadLetter(
+        kind="batch", stage="dispatch", reason="gave_up", original=made.body, idempotency_key=made.key,
+        source=source, records=5, first_failure="t1", last_failure="t1",
+        headers=headers | {"replay": "r", "rejected-before": "1"},
+    )  # fmt: skip
+
+
+def test_a_batch_goes_back_as_it_was_and_its_parts_end_together():
+    dead = batch_letter()
+    key = dead.idempotency_key
+    stored = Stored(key, dead.model_dump(), {f"{key} {n}/2": (0, n) for n in (1, 2)})
+    sending = _as_it_was(stored, dead)
+    sent = message(sending)
+    assert (sent.batch.body, sent.batch.key) == (dead.original, key)
+    assert (sent.replay, sent.rejected_before, sent.from_letters) == ("", [], False)
+    assert settle(sent, booked(), {}).gone == list(stored.messages)
+    failed = settle(sent, GAVE_UP, {}, sending.letters)
+    assert failed.gone == list(stored.messages)  # as one message it has another key
+    ((renewed_key, renewed),) = failed.letters
+    assert renewed_key == key
+    assert (renewed.retry_count, renewed.under_way, renewed.attempts) == (1, "", 3)
+
+
+def test_a_replay_ends_no_redriven_letters_but_those_of_records_that_it_booked():
+    dead = batch_letter()
+    sending = _as_it_was(Stored(dead.idempotency_key, {}, {dead.idempotency_key: (0, 0)}), dead)
+    headers = dict(sending.headers) | {"replay": b"r", "rejected-before": b"1,3"}
+    sent = Message.read(sending.batch.key.encode(), sending.batch.body, headers)
+    originals = {n: RawOriginal(pack(bytes(16), n * 10, n + 1, 0), b"raw %d" % n) for n in range(5)}
+    settled = settle(sent, booked(3, 4), originals)
+    assert settled.gone == [rejection_key(bytes(16), 10, b"raw 1")]
+    assert [key for key, _ in settled.letters] == [rejection_key(bytes(16), 40, b"raw 4")]
+    assert (settled.receipt.status, settled.receipt.replay) == ("delivered", "r")
+
+
+@given(st.binary(max_size=3000), st.integers(700, 5000))
+@settings(max_examples=60, deadline=None)
+def test_parts_fit_and_join_to_the_whole(original, most):
+    dead = batch_letter().model_copy(update={"original": original, "headers": {}})
+    pieces = parts.split("k", dead, most)
+    assert all(len(piece.dump()) <= most for _, piece in pieces)
+    assert {parts.whole(key) for key, _ in pieces} == {"k"}
+    assert parts.join(piece for _, piece in reversed(pieces)) == dead
+    if len(pieces) > 1:
+        assert parts.join(piece for _, piece in pieces[1:]) is None
+
+
+def test_a_letter_whose_context_alone_is_too_large_is_an_error():
+    with pytest.raises(ValueError, match="context"):
+        parts.split("k", batch_letter(), 100)
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({}, ""),
+        ({"under_way": "2026-11-24T00:00:00.000Z"}, ""),  # longer ago than a batch is kept
+        ({"under_way": "2999-11-24T00:00:00.000Z"}, "under way"),
+        ({"retry_count": 5}, "5 times already"),
+        ({"stage": "tail"}, "only its beginning"),
+        ({"reason": "malformed"}, "discard it"),
+    ],
+)
+def test_why_a_letter_is_left_alone(changed, why):
+    if changed.get("under_way", "").startswith("2026"):
+        changed = {"under_way": "2020-01-01T00:00:00.000Z"}
+    found = _why_not(Stored("k", letter(1).model_dump(mode="json") | changed, {}), 5)
+    assert why in found
+    assert bool(why) == bool(found)
+
+
+def test_letters_are_wanted_by_key_or_reason_or_all():
+    stored = [Stored(key, {"reason": reason}, {}) for key, reason in (("aa1", "x"), ("ab2", "y"))]
+    assert Wanted(keys=["AA", "aa1"]).pick(stored) == stored[:1]
+    assert Wanted(reason="y").pick(stored) == stored[1:]
+    assert Wanted(everything=True).pick(stored) == stored
+    for wrong in (Wanted(), Wanted(keys=["a"], everything=True)):
+        with pytest.raises(UsageError):
+            wrong.check()
