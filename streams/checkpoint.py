@@ -1,6 +1,6 @@
 """Checkpoints: how far each file is published, committed with the records themselves."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from hashlib import sha256
 from typing import NamedTuple, Protocol
 
@@ -8,6 +8,8 @@ import orjson
 from pydantic import BaseModel, ConfigDict
 
 from schemas.letter import now
+from streams import chain
+from streams.gzipped import START, Member
 from topics.catalogue import CHECKPOINTS
 from topics.connection import KafkaSettings
 from topics.reader import read_compacted
@@ -26,9 +28,9 @@ class File(Protocol):
     device: int
     inode: int
 
-    def size(self) -> int: ...
-
     def read(self, offset: int, size: int) -> bytes: ...
+
+    def know(self, member: Member) -> None: ...
 
 
 class Stretch(BaseModel):
@@ -50,7 +52,11 @@ class Checkpoint(BaseModel):
 
     ``position`` is the byte offset of everything published or skipped, ``records`` how many records lie
     before it, of which ``oversized`` went to the dead letters. ``pending`` bytes were skipped since the last
-    record, ``skipped`` in all. ``device`` and ``inode`` are hints; ``head`` and ``recent`` are the proof.
+    record, ``skipped`` in all. ``device`` and ``inode`` are hints; ``head``, ``recent``, and for a copy
+    ``digest``, are the proof. The first checkpoint has no records: it claims the file.
+
+    Completion is ``finished``: the file ends here, ``records``, ``position`` and ``digest`` are of the whole
+    of it. ``gone`` says that it was destroyed before its end was seen.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -68,17 +74,34 @@ class Checkpoint(BaseModel):
     pending: int
     head: Stretch  #: the first bytes of the file
     recent: Stretch  #: the bytes before ``position``
+    size: int = 0  #: bytes that had been seen of the file
+    member: Member = START  #: of a gzip file: where reading can go on from
+    link: str = ""  #: see :class:`streams.chain.Chain`; hex
+    digest: str = ""  #: of everything before ``position``; hex
+    rotated: bool = False  #: whether its path has led to another file since
     finished: bool = False  #: whether the end of the file was taken for its last record's end
+    gone: bool = False
     owner: str  #: name of the tailer that reads it
     at: str
 
     def proves(self, file: File) -> bool:
         """Whether ``file`` still holds what was published."""
-        return (
-            file.size() >= self.position
-            and Stretch.of(file.read(0, self.head.length)) == self.head
-            and Stretch.of(file.read(self.position - self.recent.length, self.recent.length)) == self.recent
-        )
+        if Stretch.of(file.read(0, self.head.length)) != self.head:
+            return False
+        file.know(self.member)
+        recent = file.read(self.position - self.recent.length, self.recent.length)
+        if Stretch.of(recent) != self.recent:
+            file.know(START)
+            return False
+        return True
+
+    def proves_whole(self, file: File) -> bool:
+        """Whether ``file`` holds every byte that was published. Reads them all."""
+        return bool(self.digest) and chain.digest(self.position, file.read) == self.digest
+
+    def is_of(self, file: File) -> bool:
+        """Whether ``file`` is the one that was read, as the file system tells; see :meth:`proves`."""
+        return (self.device, self.inode) == (file.device, file.inode)
 
 
 class State(NamedTuple):
@@ -97,9 +120,27 @@ class State(NamedTuple):
     def near(self, file: File, taken: Collection[str] = ()) -> list[Checkpoint]:
         """The checkpoints with the inode or the path of an open file, whatever its content; newest first."""
         free = [known for known in self.files.values() if known.identity not in taken]
-        inode = [known for known in free if (known.device, known.inode) == (file.device, file.inode)]
+        inode = [known for known in free if known.is_of(file)]
         path = [known for known in free if known.path == file.path and known not in inode]
         return sorted(inode, key=_at, reverse=True) + sorted(path, key=_at, reverse=True)
+
+    def copied(self, file: File, taken: Collection[str] = ()) -> Checkpoint | None:
+        """The checkpoint of a file that this one is a copy of, by every byte that was published of it."""
+        heads: dict[int, Stretch] = {}
+        for known in sorted(self.files.values(), key=_at, reverse=True):
+            if known.identity in taken or not known.records:
+                continue
+            length = known.head.length
+            if length not in heads:
+                heads[length] = Stretch.of(file.read(0, length))
+            if heads[length] == known.head and known.proves(file) and known.proves_whole(file):
+                return known
+        return None
+
+    def earlier(self, identity: str) -> Iterator[Checkpoint]:
+        """Those of files that were claimed before the one of ``identity``, the latest first."""
+        identities = list(self.files)
+        return (self.files[other] for other in reversed(identities[: identities.index(identity)]))
 
 
 def _at(checkpoint: Checkpoint) -> str:
@@ -116,15 +157,25 @@ def message(checkpoint: Checkpoint) -> dict[str, bytes]:
     return {"key": checkpoint.identity.encode(), "value": checkpoint.model_dump_json().encode()}
 
 
+def withdrawal(identity: str) -> dict[str, bytes | None]:
+    """The message that takes back the claim to a file that turned out to be another tailer's."""
+    return {"key": identity.encode(), "value": None}
+
+
 def read(kafka: KafkaSettings) -> State:
     """Read every checkpoint there is, up to the high watermark: what ``read_committed`` shows may be older.
 
     Raises :class:`Unreachable`, and :class:`Problem` when a transaction that hides some stays open.
     """
-    state = State({}, {})
-    for key, value in read_compacted(kafka, CHECKPOINTS.name).items():
+    return state(read_compacted(kafka, CHECKPOINTS.name))
+
+
+def state(latest: dict[bytes, bytes]) -> State:
+    """From the latest value of every key, in the order in which the keys appeared."""
+    told = State({}, {})
+    for key, value in latest.items():
         if key.startswith(_CLAIM):
-            state.claims[key[len(_CLAIM) :].decode()] = orjson.loads(value)["instance"]
+            told.claims[key[len(_CLAIM) :].decode()] = orjson.loads(value)["instance"]
         else:
-            state.files[key.decode()] = Checkpoint.model_validate_json(value)
-    return state
+            told.files[key.decode()] = Checkpoint.model_validate_json(value)
+    return told

@@ -80,14 +80,21 @@ def tail(
     *,
     profile: Annotated[str, typer.Option(help="Mapping profile, a name or a TOML file.")] = "",
     once: Annotated[bool, typer.Option("--once", help="Stop at the end of what is there.")] = False,
+    done_dir: Annotated[Path | None, typer.Option(help="Folder to move files to that are published.")] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete files that are published.")] = False,
 ) -> int:
-    """Follow files into the raw topic, each record exactly once."""
+    """Follow files into the raw topic, each record exactly once.
+
+    With --done-dir or --delete a file goes once its end is published: with --once, when it was rotated away,
+    or after tail.complete_after_s. Exit status 1 if anything was destroyed before it could be read.
+    """
     from streams import log, settings
+    from streams.disposal import Disposal
     from streams.tail import run
 
     loaded = settings.load()
     log.configure(loaded.log)
-    return run(loaded, paths, profile, once=once)
+    return run(loaded, paths, profile, once=once, disposal=Disposal(done_dir, delete=delete))
 
 
 @app.command()

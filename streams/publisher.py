@@ -12,6 +12,7 @@ from streams.checkpoint import State
 from streams.round import Round
 from streams.settings import Settings
 from topics.catalogue import CHECKPOINTS, DLQ, FILES, RAW
+from topics.reader import Compacted
 from topics.transaction import AbandonedError, OwnershipLostError, TransactionalProducer, send_all
 
 logger = log.get("tail")
@@ -31,6 +32,7 @@ class Publisher:
         self._instance = uuid4().hex
         self._abandoned = False
         self._producer = self._new(self._name)
+        self._checkpoints = Compacted(settings.kafka, CHECKPOINTS.name)
         self.partitions = 0  #: of the raw topic, once started
 
     def start(self) -> None:
@@ -40,7 +42,12 @@ class Publisher:
 
     def read(self) -> State:
         """The checkpoints as they are now."""
-        return checkpoint.read(self._settings.kafka)
+        return checkpoint.state(self._checkpoints.refresh())
+
+    def check(self) -> None:
+        """Raise :class:`Problem` when another tailer has taken the name."""
+        if self.read().claims.get(self._name) != self._instance:
+            raise _taken_over(self._name)
 
     def end(self, owner: str) -> None:
         """End the tailer called ``owner``: what it has open is aborted, and it publishes no more."""
@@ -83,8 +90,7 @@ class Publisher:
                 break
         if state.claims.get(self._name) != self._instance:
             raise _taken_over(self._name)
-        identity, moved = next(iter(batch.checkpoints.items()))
-        return state.files.get(identity) == moved
+        return batch.is_in(state)
 
     def abandon(self) -> None:
         """Make a call that is under way give up soon; what it had open is aborted by the next tailer."""

@@ -9,7 +9,7 @@ from confluent_kafka import Producer
 from schemas.hashes import rejection_key
 from schemas.letter import DeadLetter, Place, Reason, now
 from schemas.rawkey import pack
-from streams.checkpoint import Checkpoint, message
+from streams.checkpoint import Checkpoint, State, message, withdrawal
 from streams.framing import HEAD, Framed, Oversized
 from streams.source import Source
 from topics.catalogue import CHECKPOINTS, DLQ, FILES, RAW
@@ -34,15 +34,15 @@ class Round:
         self.records = 0
         self.size = 0  #: bytes of the records
         self.checkpoints: dict[str, Checkpoint] = {}
+        self.withdrawn: list[str] = []  #: identities whose checkpoints are taken back
         self._raw: dict[int, list[Message]] = defaultdict(list)
         self._files: list[Message] = []
         self._letters: list[Letter] = []
 
     def add(self, source: Source, framed: Framed) -> None:
         """Take what a source has just read, and where it stands now."""
-        if not source.described:
-            if not framed.records and not framed.oversized:
-                return  # a file becomes known with its first record
+        # A file is described with its first record.
+        if not source.described and (framed.records or framed.oversized):
             self._files.append({"key": source.descriptor_id, "value": source.descriptor.dump()})
             source.described = True
         keys = map(pack, repeat(source.descriptor_id), framed.offsets, framed.numbers, framed.skipped)
@@ -57,6 +57,14 @@ class Round:
         self.records += len(framed.records) + len(framed.oversized)
         self.size += sum(map(len, framed.records))
 
+    def is_in(self, state: State) -> bool:
+        """Whether it has been committed, when nobody else writes these checkpoints."""
+        moved = all(state.files.get(identity) == moved for identity, moved in self.checkpoints.items())
+        return moved and not any(identity in state.files for identity in self.withdrawn)
+
+    def __bool__(self) -> bool:
+        return bool(self.checkpoints or self.withdrawn)
+
     def produce(self, producer: Producer) -> None:
         """Queue all of it; raises ``KafkaException``."""
         send_all(producer, FILES.name, self._files)
@@ -65,6 +73,8 @@ class Round:
         for letter in self._letters:
             _post(producer, letter)
         send_all(producer, CHECKPOINTS.name, [message(moved) for moved in self.checkpoints.values()])
+        for identity in self.withdrawn:
+            producer.produce(CHECKPOINTS.name, **withdrawal(identity))
 
 
 def _post(producer: Producer, letter: Letter) -> None:

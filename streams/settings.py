@@ -88,6 +88,20 @@ class TailSettings(_Section):
     transaction_timeout_s: float = Field(
         15.0, gt=0, description="after which the broker aborts a silent tailer's"
     )
+    watch: Literal["auto", "poll"] = Field(
+        "auto", description="auto: the kernel's notices where there are any; poll: look again and again"
+    )
+    rotated_after_s: float = Field(
+        5.0, gt=0, description="silence after which a file that was rotated away is at its end"
+    )
+    complete_after_s: float = Field(
+        0.0, ge=0, description="silence after which any file is at its end; 0: never, while followed"
+    )
+    copy_wait_s: float = Field(
+        2.0,
+        ge=0,
+        description="silence after which a file equal to another's beginning is no copy in the making",
+    )
 
 
 class BatchSettings(_Section):

@@ -1,26 +1,35 @@
-"""All the files that are being read: found, recognized by their checkpoints, read in turn, let go of."""
+"""All the files that are being read: found, recognized, read in turn, seen to their ends."""
 
+import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from time import monotonic
 from typing import NamedTuple, Protocol
 
 from schemas.errors import UsageError
 from schemas.profile import Profile
 from streams import log, paths
 from streams.checkpoint import Checkpoint, State
+from streams.disposal import Disposal
 from streams.framing import Framed
-from streams.head import Head
+from streams.gzipped import DamagedError
+from streams.recognition import Found
 from streams.settings import TailSettings
-from streams.source import OpenFile, Source
+from streams.source import OpenFile, OverwrittenError, Source
+from streams.takeup import TakeUp
 
 logger = log.get("tail")
 
+Inode = tuple[int, int]
+
 
 class Ownership(Protocol):
-    """What is known of files, and how to take one from another tailer."""
+    """What is known of files, and how to make and take claims to them."""
 
     def read(self) -> State: ...
+
+    def claim(self, sources: Sequence[Source], withdrawn: Sequence[str]) -> None: ...
 
     def end(self, owner: str) -> None: ...
 
@@ -28,138 +37,262 @@ class Ownership(Protocol):
     def partitions(self) -> int: ...
 
 
-class _Found(NamedTuple):
-    file: OpenFile
-    head: Head
+class Loss(NamedTuple):
+    """Bytes that were, or may have been, destroyed before they could be read: from ``position`` on.
+
+    ``known`` are those that had been seen; how many more there were nobody can tell.
+    """
+
+    path: str
+    position: int
+    known: int
+    why: str
+
+
+class _Overwritten(NamedTuple):
+    source: Source
+    since: float
+
+
+class _Suspect(NamedTuple):
+    signature: tuple[int, ...]
+    since: float
 
 
 class Sources:
     """The files that ``given`` mean. With ``once`` they are taken as they are, to their ends.
 
-    ``refused`` are those that cannot be tailed, with what they were when they were looked at.
+    ``refused`` are those that cannot be tailed, with what they were when they were looked at; ``losses``
+    what was destroyed. ``scan_due`` is set when something has changed that only a scan settles.
     """
 
-    def __init__(self, given: Sequence[str], profile: Profile, settings: TailSettings, *, once: bool) -> None:
-        self._given, self._profile, self._settings, self._once = given, profile, settings, once
-        self._sources: deque[Source] = deque()
+    def __init__(
+        self,
+        given: Sequence[str],
+        profile: Profile,
+        settings: TailSettings,
+        *,
+        once: bool,
+        disposal: Disposal | None = None,
+    ) -> None:
+        self.given, self.profile, self.settings, self.once = given, profile, settings, once
+        self._dispose = disposal or Disposal()
+        self.open: dict[str, Source] = {}  # by identity
+        self._hot: deque[Source] = deque()  # those that may have something new, in turn
+        self._ending: deque[Source] = deque()
+        self.overwritten: dict[str, _Overwritten] = {}
+        self.suspects: dict[Inode, _Suspect] = {}
+        self._ended: dict[Inode, tuple[int, ...]] = {}  # files read to their end, with what they were then
+        self.orphaned: deque[Checkpoint] = deque()
+        self.scanned = False
         self.refused: dict[str, tuple[int, ...]] = {}
+        self._damaged: dict[str, tuple[int, ...]] = {}
+        self.losses: list[Loss] = []
+        self.scan_due = True
+
+    # -- reading
+
+    def touch(self, touched: frozenset[str] | None = None) -> None:
+        """Look at these files again, or at all. Those that were moved are always looked at."""
+        hot = set(self._hot)
+        for source in self.open.values():
+            seen = touched is None or source.rotated or touched & {source.file.path, source.real_path}
+            if seen and source not in hot:
+                self._hot.append(source)
 
     def read(self) -> tuple[Source, Framed] | None:
         """The next block, of the files in turn; None when there is nothing new in any of them."""
-        for _ in range(len(self._sources)):
-            source = self._sources[0]
-            self._sources.rotate(-1)
-            try:
-                framed = source.read(final=self._once)
-            except OSError as error:
-                self._drop(source, f"cannot be read: {error.strerror}")
-                continue
+        while self._ending:
+            source = self._ending.popleft()
+            if not source.finished:
+                return source, source.finish()
+        while self._hot:
+            source = self._hot.popleft()
+            framed = self._read(source)
             if framed is not None:
+                self._hot.append(source)
                 return source, framed
         return None
 
+    def _read(self, source: Source) -> Framed | None:
+        if self.open.get(source.identity) is not source:
+            return None  # let go of meanwhile
+        try:
+            return source.read(final=self.once)
+        except OverwrittenError:
+            del self.open[source.identity]
+            self.overwritten[source.identity] = _Overwritten(source, monotonic())
+        except OSError as error:
+            logger.error(  # noqa: TRY400 - the person needs the reason, not our stack
+                "file cannot be read; it is tried again", path=source.file.path, why=error.strerror
+            )
+            if self.once or self._is_damaged(source.file.path, error):
+                self.refused[source.file.path] = self._damaged.get(source.file.path, ())
+            self._let_go(source)
+        self.scan_due = True
+        return None
+
+    def _is_damaged(self, path: str, error: OSError) -> bool:
+        """Whether a file cannot be read for what it holds. Once more it is begun with: it may be another."""
+        if not isinstance(error, DamagedError):
+            return False
+        signature = _signature(path)
+        if self._damaged.get(path) == signature:
+            return True
+        self._damaged[path] = signature
+        return False
+
+    def orphans(self) -> list[Checkpoint]:
+        """Last checkpoints of files that are gone."""
+        gone = list(self.orphaned)
+        self.orphaned.clear()
+        return gone
+
+    def settle(self, checkpoints: Iterable[Checkpoint]) -> None:
+        """These checkpoints are committed: let go of the files that ended, and dispose of them."""
+        for done in checkpoints:
+            source = self.open.get(done.identity)
+            if not done.finished or source is None:
+                overwritten = self.overwritten.pop(done.identity, None) if done.finished else None
+                if overwritten:
+                    overwritten.source.file.close()
+                continue
+            if source.is_at_end(done.position):
+                del self.open[done.identity]
+                self.end(source.file, done.position)
+            else:  # somebody still wrote to it
+                self._let_go(source)
+                self.scan_due = True
+
+    def add(self, source: Source) -> None:
+        """Read this file, too."""
+        self.open[source.identity] = source
+        self._hot.append(source)
+
+    def finish(self, source: Source) -> None:
+        """Nothing follows what was read of this file."""
+        self._ending.append(source)
+
+    def end(self, file: OpenFile, position: int) -> None:
+        """This file is published to its end at ``position``; -1: it is a copy of one that is."""
+        if position >= 0:
+            self._dispose(file, position)
+        self._ended[file.device, file.inode] = _signature(file.path)
+        file.close()
+
+    def lose(self, path: str, position: int, known: int, why: str) -> None:
+        """Tell and count what was destroyed."""
+        self.losses.append(Loss(path, position, known, why))
+        logger.error(
+            "bytes may have been destroyed before they could be read",
+            path=path,
+            position=position,
+            unread=known or "unknown",
+            why=why,
+        )
+
+    def is_suspect(self, file: OpenFile) -> bool:
+        """Whether a file that equals the beginning of another may still turn out to be its copy."""
+        if self.once:
+            return False
+        inode, signature = (file.device, file.inode), _signature(file.path)
+        suspect = self.suspects.get(inode)
+        if suspect is None or suspect.signature != signature:
+            suspect = self.suspects[inode] = _Suspect(signature, monotonic())
+        return monotonic() - suspect.since < self.settings.copy_wait_s
+
+    def _let_go(self, source: Source) -> None:
+        del self.open[source.identity]
+        source.file.close()
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether something is to be decided soon without anything happening to a file."""
+        return bool(self.overwritten or self.suspects) or any(s.rotated for s in self.open.values())
+
+    # -- looking around
+
     def scan(self, ownership: Ownership) -> None:
-        """Let go of files that are lost and begin with those that are new.
+        """See what became of the files that are read, and begin with those that are new.
 
         Everything read so far has to be published, so that the checkpoints tell about it. Raises what
         ``ownership`` does; the files that are new are found again the next time.
         """
-        for source in list(self._sources):
-            if not self._once and (why := source.lost()):
-                self._drop(source, why)
-        fresh: list[_Found] = []
+        self.scan_due = False
+        found = {inode: path for path in paths.found(self.given) if (inode := _inode(path))}
+        if not self.once:
+            for source in list(self.open.values()):
+                self._follow(source, found.get((source.file.device, source.file.inode), ""))
+        fresh: list[Found] = []
         try:
-            for path in paths.found(self._given):
-                if opened := self._open(path, [*(found.file for found in fresh), *self._files()]):
-                    fresh.append(opened)
-            state = ownership.read() if fresh else None
-            while fresh and state:
-                state = self._begin(fresh[0], ownership, state)
-                del fresh[0]
+            fresh += filter(None, (self._fresh(inode, path) for inode, path in found.items()))
+            if fresh or self.overwritten or not self.scanned:
+                TakeUp(self, ownership, fresh).run()
+            self.scanned = True
         finally:
-            for found in fresh:
-                found.file.close()
+            for one in fresh:
+                one.file.close()
 
-    def _files(self) -> list[OpenFile]:
-        return [source.file for source in self._sources]
+    def _follow(self, source: Source, path: str) -> None:
+        """Note where a file is now, and end with it when it was rotated away, is read and nothing comes."""
+        file = source.file
+        if not file.is_at(file.path):
+            source.rotated = True
+            file.path = path or paths.with_inode(file.path, file.inode) or file.path
+        quiet_s = monotonic() - source.grown_at
+        limit_s = self.settings.rotated_after_s if source.rotated else self.settings.complete_after_s
+        if limit_s and quiet_s >= limit_s and source.is_at_end(source.end) and not source.finished:
+            self._ending.append(source)
 
-    def _open(self, path: str, others: list[OpenFile]) -> _Found | None:
-        """A file that has its header and is none of the ``others`` by another name."""
-        try:
-            there = Path(path).stat()
-        except OSError:
+    def _fresh(self, inode: Inode, path: str) -> Found | None:
+        if any((source.file.device, source.file.inode) == inode for source in self.open.values()):
             return None
-        if any((there.st_dev, there.st_ino) == (other.device, other.inode) for other in others):
-            return None
-        signature = (there.st_dev, there.st_ino, there.st_size, there.st_mtime_ns)
-        if self.refused.get(path) == signature:
+        signature = _signature(path)
+        if signature in (self._ended.get(inode), self.refused.get(path)):
             return None
         self.refused.pop(path, None)
+        self._ended.pop(inode, None)
+        return self.examine(path)
+
+    def examine(self, path: str) -> Found | None:
+        """A file that can be tailed and has its header; another is refused or has to wait."""
         file = None
         try:
             file = OpenFile(path)
-            if head := file.examine(self._profile, final=self._once):
-                return _Found(file, head)
+            if head := file.examine(self.profile, final=self.once):
+                return Found(file, head)
         except UsageError as error:
-            self.refused[path] = signature
+            self.refused[path] = _signature(path)
             # The person needs the reason, not our stack.
             logger.error("file refused", path=path, why=error.what, remedy=error.remedy)  # noqa: TRY400
         if file:
             file.close()
         return None
 
-    def _begin(self, found: _Found, ownership: Ownership, state: State) -> State:
-        """Take up a file where its checkpoint says; gives the state, newer after a take-over."""
-        file, head = found
-        taken = {source.identity for source in self._sources}
-        known = state.of(file, taken)
-        if known and known.owner != self._settings.name:
-            logger.warning("file taken over", path=file.path, owner=known.owner)
-            ownership.end(known.owner)
-            state = ownership.read()
-            known = state.of(file, taken)
-        if known:
-            _tell_resumed(file, known)
-        else:
-            _tell_new(file, next((near for near in state.near(file, taken) if near.path == file.path), None))
-        self._sources.append(
-            Source(file, head, self._profile, self._settings, partitions=ownership.partitions, known=known)
-        )
-        return state
-
-    def _drop(self, source: Source, why: str) -> None:
-        self._sources.remove(source)
-        source.file.close()
-        logger.error(
-            "file given up", path=source.file.path, why=why, position=source.position, unpublished=source.held
-        )
+    def folders(self) -> tuple[set[str], bool]:
+        """Where changes are to be watched for, and whether anywhere below, too."""
+        folders, below = paths.folders(self.given)
+        return folders | {os.path.dirname(source.real_path) for source in self.open.values()}, below  # noqa: PTH120
 
     def close(self) -> None:
         """Let go of all of them."""
-        while self._sources:
-            self._sources.pop().file.close()
+        for source in [*self.open.values(), *(source for source, _ in self.overwritten.values())]:
+            source.file.close()
+        self.open.clear()
+        self.overwritten.clear()
 
 
-def _tell_resumed(file: OpenFile, known: Checkpoint) -> None:
-    logger.info("file resumed", path=file.path, position=known.position, records=known.records)
-    if known.finished and file.size() > known.position and file.read(known.position - 1, 1) != b"\n":
-        logger.error(
-            "the last record was taken without its line end and has grown since; its rest is another record",
-            path=file.path,
-            position=known.position,
-            record=known.records,
-        )
+def _inode(path: str) -> Inode | None:
+    try:
+        there = os.stat(path)  # noqa: PTH116 - a thousand files are looked at again and again
+    except OSError:
+        return None
+    return there.st_dev, there.st_ino
 
 
-def _tell_new(file: OpenFile, before: Checkpoint | None) -> None:
-    if before is None:
-        logger.info("file new", path=file.path)
-        return
-    logger.error(
-        "the file is another one than before, or was truncated; it is read from its start, and what was "
-        "written to the one before after its position is lost unless that is tailed under another path",
-        path=file.path,
-        size=file.size(),
-        position=before.position,
-        records=before.records,
-    )
+def _signature(path: str) -> tuple[int, ...]:
+    try:
+        there = Path(path).stat()
+    except OSError:
+        return ()
+    return there.st_dev, there.st_ino, there.st_size, there.st_mtime_ns, there.st_mode

@@ -1,5 +1,6 @@
 """Tail: follow files into the raw topic, each record exactly once."""
 
+import contextlib
 import gc
 import signal
 import threading
@@ -15,27 +16,33 @@ from schemas.profile import Profile
 from schemas.profile import load as load_profile
 from streams import log, paths
 from streams.checkpoint import State
+from streams.disposal import Disposal
 from streams.publisher import Publisher
 from streams.round import Round
 from streams.settings import Settings
-from streams.source import OpenFile
+from streams.source import OpenFile, Source
 from streams.sources import Sources
+from streams.watch import Watch
 from topics.transaction import AbandonedError
 
 logger = log.get("tail")
 
 T = TypeVar("T")
 
-#: How often growing files are looked at, and how often for files that are new or gone.
-_POLL_S = 0.02
-_SCAN_S = 1.0
+#: How often files that are new or gone are looked for: without notices of changes, while something is
+#: unsettled, and at the most.
+_SCAN_S, _UNSETTLED_S, _SCAN_AGAIN_S = 1.0, 0.5, 0.1
+
+#: How often an idle tailer sees whether it still has its name.
+_CHECK_S = 3.0
 
 #: How long a stop waits for the transaction that is under way, and a warning for a broker that is silent.
 _STOP_S = 3.0
 _WARN_S = 5.0
 
-#: Blocks in one transaction at the most, read while the one before is committed.
+#: Blocks in one transaction at the most, read while the one before is committed; and files.
 _BLOCKS = 4
+_FILES = 1000
 
 _AGAIN = "run it again when the broker is back: it goes on where it stopped"
 
@@ -47,18 +54,22 @@ def run(
     *,
     once: bool = False,
     stop: threading.Event | None = None,
+    disposal: Disposal | None = None,
 ) -> int:
     """Follow the files, folders and globs ``given``; ends at ``stop``, with ``once`` at the end of them.
 
     Without ``stop`` SIGTERM and SIGINT end it. Gives the exit status: 1 when a file in a folder could not be
-    read, or when a run ``once`` was stopped before its end. Raises :class:`Problem`.
+    read, when something was destroyed before it could be read, or when a run ``once`` was stopped before its
+    end. Raises :class:`Problem`.
     """
     stop = stop or _stop_on_signals()
+    disposal = disposal or Disposal()
+    disposal.check(given)
     mapping = check(given, profile or settings.tail.profile, once=once)
     # Records come by the ten thousand and hold no cycles; looking for some took a third of the time.
     gc.freeze()
     gc.set_threshold(200_000, 20, 50)
-    sources = Sources(given, mapping, settings.tail, once=once)
+    sources = Sources(given, mapping, settings.tail, once=once, disposal=disposal)
     return Tailer(settings, sources, once=once, stop=stop).run()
 
 
@@ -83,81 +94,146 @@ def _stop_on_signals() -> threading.Event:
 
 
 class Tailer:
-    """The loop: while one round is being published, the next one is read and framed."""
+    """The loop: while one round is being published, the next one is read and framed.
+
+    :meth:`run` does it all; or :meth:`start`, :meth:`poll_once` again and again, then :meth:`close`.
+    """
 
     def __init__(self, settings: Settings, sources: Sources, *, once: bool, stop: threading.Event) -> None:
         self._settings, self._sources, self._once, self._stop = settings, sources, once, stop
         self._publisher = Publisher(settings)
-        self._next_scan = 0.0
+        self._watch = Watch(settings.tail.watch)
+        self._publishing: Future[None] | None = None
+        self._batch = Round()
+        self._next_scan = self._next_check = 0.0
         self._records = 0
 
     def run(self) -> int:
         """Until the end; gives the exit status."""
         begin = monotonic()
+        done = False
         try:
-            self._wait(self._publisher.start)
-            self._sources.scan(self)
-            self._scanned()
-            done = self._loop()
+            self.start()
+            while not (done or self._stop.is_set()):
+                if not self.poll_once():
+                    done = self._once
+                    self._idle()
+            self._settle()
         except AbandonedError:
             done = False
         finally:
-            self._sources.close()
-        logger.info("ended", records=self._records, seconds=round(monotonic() - begin, 3), finished=done)
-        return 1 if self._sources.refused or (self._once and not done) else 0
+            self.close()
+        lost = len(self._sources.losses)
+        logger.info(
+            "ended", records=self._records, seconds=round(monotonic() - begin, 3), finished=done, losses=lost
+        )
+        return 1 if self._sources.refused or lost or (self._once and not done) else 0
 
-    def _loop(self) -> bool:
-        """Gives whether the end was reached, which only a run ``once`` has."""
-        publishing: Future[None] | None = None
-        batch = Round()
-        while not self._stop.is_set():
-            due = monotonic() >= self._next_scan
-            if due and not publishing:
-                self._rescan()
-                due = False
-            # Nothing is read ahead of a scan, which needs every checkpoint published.
-            following = Round() if due else self._gather()
-            if publishing:
-                self._finish(publishing, batch)
-                publishing = None
-            if following.checkpoints:
-                batch = following
-                publishing = _in_background(partial(self._publisher.publish, batch))
-            elif self._once:
-                return True
-            elif not due:
-                self._stop.wait(_POLL_S)
-        if publishing:
-            self._finish(publishing, batch)
-        return False
+    def start(self) -> None:
+        """Take the name and begin with the files that are there."""
+        self._wait(self._publisher.start)
+        self._sources.scan(self)
+        self._scanned()
+
+    def close(self) -> None:
+        """Let go of everything; what is under way is left to its end or the next tailer."""
+        self._watch.close()
+        self._sources.close()
+
+    def poll_once(self) -> bool:
+        """Look around when that is due, read a round on, begin to publish it; whether there was anything."""
+        due = self._scan_is_due()
+        if due and not self._publishing:
+            self._rescan()
+            due = False
+        # Nothing is read ahead of a scan, which needs every checkpoint published.
+        following = Round() if due else self._gather()
+        busy = bool(following or self._publishing or due)
+        self._settle()
+        if following:
+            self._batch = following
+            self._publishing = _in_background(partial(self._publisher.publish, following))
+        return busy or self._sources.scan_due
+
+    def look(self) -> None:
+        """Look at everything again, as if there had been a notice."""
+        self._sources.touch()
+        self._sources.scan_due = True
+        self._next_scan = 0.0
 
     def _gather(self) -> Round:
         """Read on, a block of each file in turn."""
         batch = Round()
-        for _ in range(_BLOCKS):
+        for orphan in self._sources.orphans():
+            batch.checkpoints[orphan.identity] = orphan
+        size = _BLOCKS * self._settings.tail.block_bytes
+        while batch.size < size and len(batch.checkpoints) < _FILES:
             if not (block := self._sources.read()):
                 break
             batch.add(*block)
         return batch
 
-    def _finish(self, publishing: "Future[None]", batch: Round) -> None:
-        self._wait(publishing, self._settings.kafka.timeout_s if self._once else inf)
+    def _settle(self) -> None:
+        """Wait for the round that is being published."""
+        if not self._publishing:
+            return
+        batch = self._batch
+        self._wait(self._publishing, self._settings.kafka.timeout_s if self._once else inf)
+        self._publishing = None
         self._records += batch.records
+        self._sources.settle(batch.checkpoints.values())
+        self._next_check = monotonic() + _CHECK_S
         logger.debug("published", records=batch.records, bytes=batch.size, files=len(batch.checkpoints))
+
+    def _scan_is_due(self) -> bool:
+        if self._once:
+            return self._sources.scan_due
+        wait_s = _UNSETTLED_S if self._sources.unsettled else _SCAN_S
+        soon = self._sources.scan_due or self._sources.unsettled or self._watch.polls
+        return monotonic() >= self._next_scan + (_SCAN_AGAIN_S if self._sources.scan_due else wait_s) and soon
 
     def _rescan(self) -> None:
         try:
             self._sources.scan(self)
         except Unreachable as error:
+            if self._once:
+                raise
+            self._sources.scan_due = True
             logger.warning("new files have to wait", error=str(error))
         self._scanned()
 
     def _scanned(self) -> None:
-        self._next_scan = inf if self._once else monotonic() + _SCAN_S
+        self._next_scan = monotonic()
+        if not self._once:
+            folders, below = self._sources.folders()
+            self._watch.over(folders, recursive=below)
+
+    def _idle(self) -> None:
+        """Wait until something happens to a file; meanwhile see that the name is still ours."""
+        if self._once:
+            return
+        if monotonic() >= self._next_check:
+            self._check()
+        seen = self._watch.wait(_UNSETTLED_S if self._sources.unsettled else _SCAN_S)
+        self._sources.touch(None if seen.all else seen.paths)
+        if seen.appeared:
+            self._sources.scan_due = True
+
+    def _check(self) -> None:
+        with contextlib.suppress(Unreachable):
+            self._wait(self._publisher.check)
+        self._next_check = monotonic() + _CHECK_S
 
     def read(self) -> State:
         """What the checkpoints say now; see :class:`streams.sources.Ownership`."""
         return self._wait(self._publisher.read)
+
+    def claim(self, sources: Sequence[Source], withdrawn: Sequence[str]) -> None:
+        """Commit the first checkpoints of these, and take others back."""
+        batch = Round()
+        batch.checkpoints = {source.identity: source.checkpoint() for source in sources}
+        batch.withdrawn = list(withdrawn)
+        self._wait(partial(self._publisher.publish, batch))
 
     def end(self, owner: str) -> None:
         """Take from the tailer ``owner`` what it has."""

@@ -45,13 +45,41 @@ def read_all(
 def read_compacted(kafka: KafkaSettings, topic: str) -> dict[bytes, bytes]:
     """The latest value of every key; keys whose latest value is a tombstone are left out."""
     latest: dict[bytes, bytes] = {}
-    for message in read_all(kafka, topic):
+    _keep_latest(latest, read_all(kafka, topic))
+    return latest
+
+
+def _keep_latest(latest: dict[bytes, bytes], messages: Iterator[Message]) -> None:
+    for message in messages:
         key, value = message.key() or b"", message.value()
         if value is None:
             latest.pop(key, None)
         else:
             latest[key] = value
-    return latest
+
+
+class Compacted:
+    """The latest value of every key of a topic, kept: each :meth:`refresh` reads only what is new."""
+
+    def __init__(self, kafka: KafkaSettings, topic: str) -> None:
+        self._kafka, self._topic = kafka, topic
+        self._latest: dict[bytes, bytes] = {}
+        self._ends: dict[int, int] = {}
+
+    def refresh(self) -> dict[bytes, bytes]:
+        """As :func:`read_compacted`, keys in the order of their first messages. Raises what that does."""
+        ends = _offsets(self._kafka, self._topic, OffsetSpec.latest())
+        begin = [
+            TopicPartition(self._topic, partition, self._ends.get(partition, 0))
+            for partition, end in ends.items()
+            if end > self._ends.get(partition, 0)
+        ]
+        if begin:
+            with _consumer(self._kafka) as consumer:
+                reading = _Reading(consumer, self._kafka, self._kafka.timeout_s, stable_s=40)
+                _keep_latest(self._latest, reading.messages(begin, ends))
+        self._ends = ends
+        return self._latest
 
 
 def read_records(
