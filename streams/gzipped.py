@@ -55,6 +55,11 @@ class Gunzip:
         self._fault = ""
 
     @property
+    def inside(self) -> int:
+        """Bytes that have been inflated."""
+        return self._inflater.inside
+
+    @property
     def consumed(self) -> int:
         """Bytes of the compressed file that have been read."""
         return self._inflater.at
@@ -93,6 +98,7 @@ class Gunzip:
     def know(self, member: Member) -> None:
         """Take a checkpoint's word for a member; :data:`START` takes it back."""
         self._members = sorted({START, member})
+        self._inflater, self._window, self._fault = _Inflater(self._raw, START), b"", ""
 
     def _go_to(self, offset: int) -> None:
         """Bring the window to ``offset``, by way of the best member."""
