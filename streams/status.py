@@ -73,6 +73,8 @@ def snapshot(app: App, role: str) -> dict[str, Any]:
         metrics.LAG.labels(topic, partition).set(lag)
         partitions.append({"topic": topic, "partition": partition, "position": owned.position, "lag": lag})
     state = f"running, {len(partitions)} partitions" if partitions else "waiting for partitions"
+    if not REGISTRY.get_sample_value("spotstream_breaker_closed"):
+        state += "; the circuit breaker is open: Avstar fails, one batch now and then tries it"
     return {"role": role, "state": state, "partitions": partitions, "counters": _counters()}
 
 

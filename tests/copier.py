@@ -50,16 +50,17 @@ class CopyLane:
         await self.task
 
 
-def make_app(bootstrap, group, source, target, chunk=500, lane=CopyLane, **options):
-    ownership = Ownership(
+def make_app(bootstrap, group, source, target, chunk=500, lane=CopyLane, ownership=None, **options):
+    owner = Ownership(
         KafkaSettings(bootstrap_servers=bootstrap),
         group,
         lane=lambda owned: lane(owned, target),
         transaction_timeout_s=15,
         session_timeout_s=6,
         drain_s=2,
+        **(ownership or {}),
     )
-    return App(ownership, source, max_poll_records=chunk, web_enabled=False, **options)
+    return App(owner, source, max_poll_records=chunk, web_enabled=False, **options)
 
 
 async def main(bootstrap, group, source, target, chunk="500"):

@@ -247,6 +247,11 @@ async def running(app):
         await asyncio.sleep(0.05)
 
 
+async def until(condition):
+    while not condition():
+        await asyncio.sleep(0.05)
+
+
 async def copied(broker, target, partitions, wanted):
     return await asyncio.to_thread(drain, broker.bootstrap, target, partitions, wanted)
 
@@ -317,6 +322,26 @@ async def test_pausing_while_a_fetch_is_under_way_loses_nothing(broker, make_top
     flapping.cancel()
     await app.stop()
     assert found == expected(2, 40_000)
+
+
+async def test_what_is_held_stays_held_through_assignments(broker, make_topic, unique):
+    """Faust resumes everything at an assignment; a hold goes on, and the group stays as it is."""
+    source, target = make_topic("source", 4), make_topic("target", 4)
+    fill(broker.bootstrap, source, 4, 4000)
+    held, shares = True, []
+    options = {"hold": lambda: held, "share": lambda owned, total: shares.append((owned, total))}
+    app = make_app(broker.bootstrap, unique, source, target, ownership=options)
+    await running(app)
+    assert shares == [(4, 4)]
+    second = make_app(broker.bootstrap, unique, source, target, ownership=options)
+    await running(second)
+    await until(lambda: shares[-2:] == [(2, 4), (2, 4)])
+    await second.stop()
+    await until(lambda: shares[-1] == (4, 4))
+    assert [lane.pending for _, lane in app.ownership._lanes.values()] == [[]] * 4
+    held = False
+    assert await copied(broker, target, 4, 4000) == expected(4, 4000)
+    await app.stop()
 
 
 class FailingLane(CopyLane):
