@@ -1,6 +1,7 @@
-"""The trial: a suspect window is judged in a process of its own, so that what kills it kills nothing else."""
+"""The trial: a suspect window is judged in processes of its own, so that what kills them kills nothing else."""
 
 import asyncio
+import os
 import pickle
 import signal
 import sys
@@ -28,51 +29,62 @@ class _Copy(NamedTuple):
 async def survivors(window: Sequence[Raw], descriptors: Mapping[bytes, Descriptor]) -> list[bool]:
     """For each record of ``window``: whether a process that judges and encodes it lives.
 
-    Halves the window until the records that kill are alone: about log2(window) processes for each of them.
-    Raises :class:`Problem` when the process dies without any record: that would condemn all of them.
+    Takes a process start, and about log2(window) forks for each record that kills. Raises :class:`Problem`
+    when the trial itself does not come to its end: that condemns no record.
     """
     copies = [_Copy(raw.offset, raw.timestamp, raw.key, raw.value) for raw in window]
-    alive = [True] * len(copies)
-    suspects = [(0, len(copies))]
-    while suspects:
-        start, end = suspects.pop()
-        if await _lives(copies[start:end], descriptors):
-            continue
-        if end - start == len(copies) and not await _lives([], descriptors):
-            raise Problem("a process to judge records apart does not live", where="validate")
-        if end - start == 1:
-            alive[start] = False
-        else:
-            middle = (start + end) // 2
-            suspects += [(start, middle), (middle, end)]
-    return alive
-
-
-async def _lives(window: Sequence[_Copy], descriptors: Mapping[bytes, Descriptor]) -> bool:
     described = {key: descriptor.dump() for key, descriptor in descriptors.items()}
-    child = await asyncio.create_subprocess_exec(
+    trial = await asyncio.create_subprocess_exec(
         sys.executable, "-m", __spec__.name, str(_LONGEST_S),
-        stdin=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
         # Both ends are this program, the pipe is private: pickle carries what we made ourselves.
-        await child.communicate(pickle.dumps((window, described)))
+        alive, _ = await trial.communicate(pickle.dumps((copies, described)))
     finally:
-        if child.returncode is None:
-            child.kill()
-    return child.returncode == 0
+        if trial.returncode is None:
+            trial.kill()
+    if trial.returncode or len(alive) != len(copies):
+        raise Problem("a process that judges records apart ended early", where="validate")
+    return [bool(one) for one in alive]
 
 
-def _judge_all(window: Sequence[_Copy], descriptors: Mapping[bytes, Descriptor]) -> None:
+def _bisect(window: Sequence[_Copy], descriptors: Mapping[bytes, bytes], longest_s: int) -> bytes:
+    """A byte for each record: 1 when it lives. Halves what dies until the records that kill are alone."""
+    alive = bytearray(b"\1" * len(window))
+    parent = os.getppid()
+    suspects = [(0, len(window))]
+    while suspects and os.getppid() == parent:
+        start, end = suspects.pop()
+        if _lives(window[start:end], descriptors, longest_s):
+            continue
+        if end - start == 1:
+            alive[start] = 0
+        else:
+            middle = (start + end) // 2
+            suspects += [(start, middle), (middle, end)]
+    return bytes(alive)
+
+
+def _lives(window: Sequence[_Copy], descriptors: Mapping[bytes, bytes], longest_s: int) -> bool:
+    child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1] == 0
+    status = 1
+    try:
+        signal.alarm(longest_s)
+        _judge(window, {key: Descriptor.load(value) for key, value in descriptors.items()})
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _judge(window: Sequence[_Copy], descriptors: Mapping[bytes, Descriptor]) -> None:
     codecs = {kind: Codec(kind, 0) for kind in KINDS}
     panel = {file: Seat.of(descriptor) for file, descriptor in descriptors.items()}
-    if window:
-        conclude(window, verdicts(window, panel), 0, codecs, descriptors)
+    conclude(window, verdicts(window, panel), 0, codecs, descriptors)
 
 
 if __name__ == "__main__":
-    signal.alarm(
-        int(sys.argv[1])
-    )  # the kernel's: no record can keep it from ending us, nor our parent's death
     given, described = pickle.loads(sys.stdin.buffer.read())  # noqa: S301 - from our parent, see above
-    _judge_all(given, {key: Descriptor.load(value) for key, value in described.items()})
+    sys.stdout.buffer.write(_bisect(given, described, int(sys.argv[1])))
