@@ -1,4 +1,4 @@
-"""The trial: a suspect window is judged in processes of its own, so that what kills them kills nothing else."""
+"""The trial: a suspect window is judged in processes of its own; what kills them kills nothing else."""
 
 import asyncio
 import os
