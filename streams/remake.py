@@ -94,7 +94,7 @@ def _sending(
     upload: Upload,
     at: str,
 ) -> Sending:
-    keys = _turned(sorted(valid, key=lambda key: _offset(found[key])), found)
+    keys = _told_apart(sorted(valid, key=lambda key: _offset(found[key])), found)
     built = batch.build([(valid[key].placement_hash, valid[key].canonical) for key in keys], upload)
     offsets = [_offset(found[key]) for key in keys]
     first, partition = min(offsets), _partition(found[keys[0]])
@@ -120,10 +120,14 @@ def _sending(
     return Sending(built, headers, partition, marked, validated)
 
 
-def _turned(keys: Sequence[str], found: Mapping[str, DeadLetter]) -> list[str]:
-    """Another order for each time that they failed: Avstar answers a key that it knows as it did before."""
-    turns = max(found[key].retry_count for key in keys) % len(keys)
-    return [*keys[turns:], *keys[:turns]]
+def _told_apart(keys: list[str], found: Mapping[str, DeadLetter]) -> list[str]:
+    """The first record once more for each time that it failed.
+
+    Avstar answers a key that it knows as it did before, so the same set needs another one; a record that comes
+    twice it counts as a duplicate.
+    """
+    failed = max(found[key].retry_count for key in keys)
+    return [*keys[:1] * failed, *keys]
 
 
 def _offset(letter: DeadLetter) -> int:

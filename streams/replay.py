@@ -49,6 +49,8 @@ class Arguments(NamedTuple):
         if self.until and not self.since:
             raise UsageError("--until goes with --since")
         Spans.parse(self.offsets)
+        if self.since:
+            self.moment("since")
         if self.until and self.moment("since") >= self.moment("until"):
             raise UsageError("--until is not after --since", where=f"{self.since} to {self.until}")
 

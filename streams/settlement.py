@@ -169,6 +169,7 @@ def _booked(
             letters.append(
                 _rejected(message, ended, index, why, original=original, where=where, record=records[index])
             )
+    letters = list(dict(letters).items())  # a redrive may send a record more than once
     receipt = _receipt(message, ended).model_copy(
         update={
             "status": "redriven" if message.redrives else "delivered",

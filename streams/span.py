@@ -13,7 +13,7 @@ from schemas.errors import Unreachable, UsageError
 from topics.catalogue import RAW
 from topics.connection import KafkaSettings
 
-_SPAN = re.compile(r"(\d{1,9}):(\d{1,18})(-(\d{1,18})?)?")
+_SPAN = re.compile(r"(\d{1,9}):(\d{1,19})(-(\d{1,19})?)?")
 _END = 2**63 - 1
 
 

@@ -61,11 +61,11 @@ def day(lab, tmp_path_factory):
     with Flow(lab, tmp_path_factory.mktemp("day")) as flow:
         log = flow.log(3000, seed=1)
         flow.faults({"kind": "reject", "record_probability": 0.01}, seed=1)
-        flow.start("worker", **HASTE)
+        worker = flow.start("worker", **HASTE)
         flow.tail(log, **SPREAD)
         flow.settle()
-        flow.faults()
-        yield log
+        assert worker.end(signal.SIGTERM) == 0
+        return log
 
 
 def test_a_day_sent_again_books_nothing(flow, day):
@@ -97,20 +97,11 @@ def test_spans_files_and_kinds_pick_batches(flow, day):
     span = f"{partition}:{first}-{first}"
     holds = 1 if one["source-offsets"].startswith(b"0") else 0
     assert replay(flow, "--offsets", span, "--dry-run")[1]["batches"] == holds
-    everything = replay(flow, "--since", "1d", "--dry-run")[1]["batches"]
-    assert replay(flow, "--since", "1d", "--file", day.path.name, "--dry-run")[1]["batches"] == everything
     with_bills = {h["source-first"] + h["source-partition"] for h in sources if b"billing" in h["kinds"]}
-    found = replay(flow, "--since", "1d", "--kind", "billing", "--dry-run")[1]["batches"]
+    found = replay(flow, "--since", "1d", "--kind", "billing", "--file", day.path.name, "--dry-run")[1][
+        "batches"
+    ]
     assert found == len(with_bills)
-    for wrong in (
-        ("--since", "yesterday"),
-        ("--since", "2026-03-01T06:00:00"),
-        ("--offsets", "1:9-3"),
-        (),
-        ("--since", "1h", "--until", "2h"),
-    ):
-        status, said = flow.run("replay", *wrong)
-        assert status == 2, said
     assert flow.run("replay", "--since", "1d", "--file", "none.csv")[0] == 1
 
 

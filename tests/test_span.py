@@ -15,6 +15,7 @@ from streams import moment
 from streams.outcome import conclude
 from streams.panel import Seat, verdicts
 from streams.rebuild import rebuild
+from streams.replay import Arguments
 from streams.span import Spans
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -47,6 +48,22 @@ def test_what_is_no_moment_is_refused_with_the_forms(text):
 def test_what_is_no_span_is_refused(text):
     with pytest.raises(UsageError, match="P:A-B"):
         Spans.parse([text])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {},
+        {"since": "1h", "offsets": ("0:1-2",)},
+        {"offsets": ("0:1-2",), "until": "1h"},
+        {"since": "1h", "until": "2h"},
+        {"since": "soon", "until": "1h"},
+        {"offsets": ("0:2-1",)},
+    ],
+)
+def test_what_is_no_selection_is_refused(wrong):
+    with pytest.raises(UsageError):
+        Arguments(**wrong).check()
 
 
 OFFSETS = st.sets(st.integers(0, 60), min_size=1)
@@ -99,7 +116,8 @@ def line(number):
     return exports.line(
         {
             "record_type": "AVAIL", "station": "WABC", "broadcast_date": "11/24/2026",
-            "avail_id": f"A-{number}", "break_id": "B-1", "window_start": "12:00:00", "window_end": "12:05:00", "duration_s": "30",
+            "avail_id": f"A-{number}", "break_id": "B-1", "window_start": "12:00:00",
+            "window_end": "12:05:00", "duration_s": "30",
             "units_total": "3", "units_sold": "1", "floor_rate": "10.00",
         }
     )  # fmt: skip
