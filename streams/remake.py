@@ -1,7 +1,7 @@
 """Records that had been rejected, judged again: those that are right now make a batch. Pure."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -123,8 +123,8 @@ def _sending(
 def _told_apart(keys: list[str], found: Mapping[str, DeadLetter]) -> list[str]:
     """The first record once more for each time that it failed.
 
-    Avstar answers a key that it knows as it did before, so the same set needs another one; a record that comes
-    twice it counts as a duplicate.
+    Avstar answers a key that it knows as it did before, so the same set needs another one; a record that is in
+    it twice counts as a duplicate.
     """
     failed = max(found[key].retry_count for key in keys)
     return [*keys[:1] * failed, *keys]
