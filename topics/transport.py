@@ -12,6 +12,7 @@ from typing import Any, cast
 import aiokafka
 import faust
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from aiokafka.errors import NoOffsetForPartitionError
 from aiokafka.structs import TopicPartition
 from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as driver
@@ -81,9 +82,13 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
     async def _poll(self, partitions: frozenset[TP], timeout: float) -> list[Chunk]:
         consumer = self._ensure_consumer()
-        fetched: dict[TopicPartition, list[Any]] = await self._fetch_records(
-            consumer, partitions, timeout=timeout, max_records=consumer._max_poll_records
-        )
+        try:
+            fetched: dict[TopicPartition, list[Any]] = await self._fetch_records(
+                consumer, partitions, timeout=timeout, max_records=consumer._max_poll_records
+            )
+        except NoOffsetForPartitionError:
+            # Under way while partitions are assigned that nothing was ever committed of: the seek is to come.
+            return []
         # No await from here on: between the fetch and its epoch no seek can come.
         chunks = []
         for tp, records in fetched.items():
