@@ -30,7 +30,7 @@ app.add_typer(dlq_app, name="dlq")
 app.add_typer(profile_app, name="profile")
 
 Role = Literal["validate", "dispatch"]
-Format = Literal["csv", "tsv"]
+Format = Literal["csv", "tsv", "fixed", "xml"]
 
 
 @app.command()

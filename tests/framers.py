@@ -50,9 +50,9 @@ MAKES: dict[str, Make] = {
 LINES = [b"a", b"bc", b",", b'"', b'""', b"\n", b"\r\n", b"\r", b"#", b" ", b"\t", b"\xc3\xa9", b"\0"]
 # fmt: off
 TAGS = [
-    b"<r>", b"</r>", b"<r ", b"<r/>", b"<rx>", b"</rx>", b"<p:r>", b"</p:r>", b"<s>", b"</s>", b"</r >", b"<a b='c'>",
-    b"</a>", b"<!--", b"-->", b"--", b"<![CDATA[", b"]]>", b"<?", b"?>", b">", b"<", b"/", b"a", b" ", b'"', b"'",
-    b"\n", b"-", b"]", b"=", b"<!DOCTYPE r [", b":r ", b"\xc3\xa9", b"\0",
+    b"<r>", b"</r>", b"<r ", b"<r/>", b"<rx>", b"</rx>", b"<p:r>", b"</p:r>", b"<s>", b"</s>", b"</r >",
+    b"<a b='c'>", b"</a>", b"<!--", b"-->", b"--", b"<![CDATA[", b"]]>", b"<?", b"?>", b">", b"<", b"/", b"a",
+    b" ", b'"', b"'", b"\n", b"-", b"]", b"=", b"<!DOCTYPE r [", b":r ", b"\xc3\xa9", b"\0",
 ]
 # fmt: on
 

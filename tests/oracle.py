@@ -1,4 +1,4 @@
-"""What an Avion log in CSV must come to, worked out a second time from the file's bytes alone.
+"""What an Avion log must come to, in any of the four formats, worked out from the file's bytes alone.
 
 Written from the domain's rules, not from the product: nothing of it is imported (the profile is read as the
 TOML file that it is), and everything is done one record at a time with the plainest means.
@@ -10,14 +10,22 @@ import json
 import re
 import tomllib
 import unicodedata
+from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
+from xml.dom.minidom import Element, parseString
+from xml.parsers.expat import ExpatError
 from zoneinfo import ZoneInfo
 
-PROFILE = tomllib.loads((Path(__file__).parents[1] / "schemas/profiles/avion.toml").read_text("utf-8"))
+PROFILES = {
+    form: tomllib.loads((Path(__file__).parents[1] / f"schemas/profiles/{name}.toml").read_text("utf-8"))
+    for form, name in (("csv", "avion"), ("tsv", "avion-tsv"), ("fixed", "avion-fixed"), ("xml", "avion-xml"))
+}
+#: What is the same in all of them.
+PROFILE = PROFILES["csv"]
 
 
 #: RFC 8785 for text and whole numbers: members sorted, no white space.
@@ -36,13 +44,14 @@ class Wrong(Exception):
     """The record breaks a rule; the first one is enough here."""
 
 
-def verdicts(data: bytes) -> Iterator[Verdict]:
-    """Judge every record of a log, header row first."""
-    records = frame(data.removeprefix(b"\xef\xbb\xbf"))
-    columns = [column(heading) for heading in split(next(records).decode())]
-    for number, record in enumerate(records, 1):
+def verdicts(data: bytes, form: str = "csv") -> Iterator[Verdict]:
+    """Judge every record of a log in UTF-8."""
+    read = {"csv": tables, "tsv": tables, "fixed": positions, "xml": elements}[form]
+    for number, cells in enumerate(read(data.removeprefix(b"\xef\xbb\xbf"), form), 1):
         try:
-            normal = normalize(dict(zip(columns, row(record, len(columns)), strict=True)))
+            if isinstance(cells, Wrong):
+                raise cells
+            normal = normalize(defaultdict(str, cells))
         except Wrong as wrong:
             yield Verdict(number, "", str(wrong))
         else:
@@ -50,7 +59,68 @@ def verdicts(data: bytes) -> Iterator[Verdict]:
             yield Verdict(number, hashlib.sha256(canonical.encode()).hexdigest())
 
 
-def frame(data: bytes) -> Iterator[bytes]:
+Read = Iterator[dict[str, str] | Wrong]
+
+
+def tables(data: bytes, form: str) -> Read:
+    """The records of CSV and TSV, header row first."""
+    delimiter = {"csv": ",", "tsv": "\t"}[form]
+    records = frame(data, delimiter)
+    columns = [column(heading) for heading in split(next(records).decode(), delimiter)]
+    for record in records:
+        try:
+            yield dict(zip(columns, row(record, len(columns), delimiter), strict=True))
+        except Wrong as wrong:
+            yield wrong
+
+
+def positions(data: bytes, form: str) -> Read:
+    """The records of fixed width: every line that is not blank."""
+    profile = PROFILES[form]
+    for line in re.findall(rb"[^\n]+", data):
+        if not line.strip():
+            continue
+        try:
+            text = line.decode().rstrip("\r")
+        except UnicodeDecodeError as error:
+            yield Wrong(str(error))
+            continue
+        if "\0" in text or text[profile["line_length"] :].strip():
+            yield Wrong("not a line of the log")
+            continue
+        places = dict(profile["fixed"]["all"])
+        found = places["record_type"]
+        kind = text[found["start"] - 1 :][: found["length"]].strip().upper()
+        places |= profile["fixed"].get(KINDS.get(kind, ""), {})
+        yield {name: text[at["start"] - 1 :][: at["length"]] for name, at in places.items()}
+
+
+def elements(data: bytes, form: str) -> Read:
+    """The records of XML: from each start tag to its end tag, or to the next start where that comes first."""
+    for record in re.findall(rb"<Record[ >](?:(?!<Record[ >])[\s\S])*", re.sub(rb"<!--.*?-->", b"", data)):
+        try:
+            root = parseString(record[: record.find(b"</Record>") + 9] if b"</Record>" in record else record)
+            paths = PROFILES[form]["xml"]["fields"]
+            yield {name: at_path(root.documentElement, path.split("/")) for name, path in paths.items()}
+        except (ExpatError, UnicodeDecodeError) as error:
+            yield Wrong(str(error))
+        except Wrong as wrong:
+            yield wrong
+
+
+def at_path(element: Element, steps: list[str]) -> str:
+    """The text of an element or attribute below another; "" when it is not there."""
+    if not steps:
+        return "".join(child.data for child in element.childNodes if child.nodeType != child.ELEMENT_NODE)
+    if steps[0].startswith("@"):
+        return element.getAttribute(steps[0][1:])
+    found = [child for child in element.childNodes if child.nodeName == steps[0]]
+    if len(found) > 1:
+        raise Wrong(f"{steps[0]} twice")
+    return at_path(found[0], steps[1:]) if found else ""
+
+
+def frame(data: bytes, delimiter: str) -> Iterator[bytes]:
     """Cut a log into records; blank and comment lines are left out.
 
     A quoted field may hold line breaks when the record is well-formed; else its first line is the record.
@@ -58,19 +128,19 @@ def frame(data: bytes) -> Iterator[bytes]:
     lines = re.findall(rb"[^\n]*\n|[^\n]+", data)
     at = 0
     while at < len(lines):
-        if lines[at].startswith(b"#") or not lines[at].strip():
+        if lines[at].startswith(b"#") or not lines[at].strip(b" \t\r\n" if delimiter == "," else b" \r\n"):
             at += 1
             continue
-        size = lines_of_record(lines, at)
+        size = lines_of_record(lines, at, delimiter)
         yield b"".join(lines[at : at + size])
         at += size
 
 
-def lines_of_record(lines: list[bytes], at: int) -> int:
+def lines_of_record(lines: list[bytes], at: int, delimiter: str) -> int:
     """How many lines the record takes that starts at line ``at``."""
     for size in range(1, min(1000, len(lines) - at) + 1):
         try:
-            split(b"".join(lines[at : at + size]).decode("latin-1"))
+            split(b"".join(lines[at : at + size]).decode("latin-1"), delimiter)
         except csv.Error as error:
             if "unexpected end" in str(error):
                 continue
@@ -79,17 +149,18 @@ def lines_of_record(lines: list[bytes], at: int) -> int:
     return 1
 
 
-def split(text: str) -> list[str]:
+def split(text: str, delimiter: str) -> list[str]:
     """Split a record into cells; raises ``csv.Error`` when quotes are out of order."""
     if '"' not in text:
-        return text.rstrip("\r\n").split(",")
-    return next(csv.reader([text.rstrip("\r\n") if text.count("\n") == 1 else text], strict=True))
+        return text.rstrip("\r\n").split(delimiter)
+    line = text.rstrip("\r\n") if text.count("\n") == 1 else text
+    return next(csv.reader([line], strict=True, delimiter=delimiter))
 
 
-def row(record: bytes, width: int) -> list[str]:
+def row(record: bytes, width: int, delimiter: str) -> list[str]:
     """The cells of a record: as many as the header has, trailing empty ones aside."""
     try:
-        cells = split(record.decode())
+        cells = split(record.decode(), delimiter)
     except (UnicodeDecodeError, csv.Error) as error:
         raise Wrong(str(error)) from None
     if len(cells) < width or any(cell.strip() for cell in cells[width:]) or b"\0" in record:

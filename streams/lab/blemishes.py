@@ -4,12 +4,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from schemas.records import KINDS, Kind
+from streams.lab.spelling import BROKEN, Spelling
 
 Cells = dict[str, str]
 
 
 class Blemish(NamedTuple):
-    """One sort of fault: ``spoil`` the cells of a good record, then ``mangle`` the row's bytes.
+    """One sort of fault: ``spoil`` the cells of a good record, then ``mangle`` the row as its format does.
 
     ``fields`` are the columns at fault; none where it is the whole row. ``mangle`` gets the row without its
     line end, and never adds a line break: one bad record stays one record.
@@ -19,7 +20,7 @@ class Blemish(NamedTuple):
     kinds: tuple[Kind, ...]
     fields: tuple[str, ...]
     spoil: Callable[[Cells], None] = lambda _: None
-    mangle: Callable[[bytes, bytes], bytes] = lambda row, _: row
+    mangle: Callable[[Spelling, bytes], bytes] = lambda _, row: row
 
 
 _SPOT: tuple[Kind, ...] = ("spot",)
@@ -121,27 +122,6 @@ def _several(cells: Cells) -> None:
     cells.update(spot_id="", duration_s="0", billing_code="BARTER?")
 
 
-def _short(row: bytes, delimiter: bytes) -> bytes:
-    return delimiter.join(row.split(delimiter)[:3])
-
-
-def _long(row: bytes, delimiter: bytes) -> bytes:
-    return row + delimiter * 2 + b"surplus"
-
-
-def _nul(row: bytes, delimiter: bytes) -> bytes:
-    return row.replace(delimiter, delimiter + b"\0", 1)
-
-
-def _unclosed(cells: Cells) -> None:
-    # Nothing can close it: the next quote in the log opens a field, and no text follows a closing quote.
-    cells.update(advertiser='"Acme Motors')
-
-
-def _undecodable(row: bytes, delimiter: bytes) -> bytes:
-    return row.replace(delimiter, delimiter + b"\xff\xfe", 1)
-
-
 BLEMISHES: tuple[Blemish, ...] = (
     *(_cell(kinds, column, sort, text) for kinds, column, sorts in _CELLS for sort, text in sorts.items()),
     Blemish(
@@ -181,9 +161,17 @@ BLEMISHES: tuple[Blemish, ...] = (
         lambda cells: cells.update(replacement_spot_id=cells["original_spot_id"].lower()),
     ),
     Blemish("several at once", _SPOT, ("spot_id", "duration_s", "billing_code"), _several),
-    Blemish("row: too few columns", KINDS, (), mangle=_short),
-    Blemish("row: too many columns", KINDS, (), mangle=_long),
-    Blemish("row: undecodable bytes", KINDS, (), mangle=_undecodable),
-    Blemish("row: NUL character", KINDS, (), mangle=_nul),
-    Blemish("row: unclosed quote", _SPOT, (), _unclosed),
+    Blemish("row: too few columns", KINDS, (), mangle=lambda spelling, row: spelling.short(row)),
+    Blemish("row: too many columns", KINDS, (), mangle=lambda spelling, row: spelling.long(row)),
+    Blemish(
+        "row: undecodable bytes", KINDS, (), mangle=lambda spelling, row: spelling.with_(row, b"\xff\xfe")
+    ),
+    Blemish("row: NUL character", KINDS, (), mangle=lambda spelling, row: spelling.with_(row, b"\0")),
+    Blemish(
+        "row: broken",
+        _SPOT,
+        (),
+        lambda cells: cells.update(advertiser=BROKEN.decode()),
+        lambda spelling, row: spelling.broken(row),
+    ),
 )

@@ -13,18 +13,17 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import orjson
 
 from schemas.errors import UsageError
 from schemas.records import Kind
+from streams.lab import spelling
 from streams.lab.blemishes import BLEMISHES, Blemish
 from streams.lab.placements import COLUMNS, Placements
+from streams.lab.spelling import Format, Spelling
 
-Format = Literal["csv", "tsv"]
-
-_DELIMITERS = {"csv": ",", "tsv": "\t"}
 #: Columns in order, each with the heading that the log gives it.
 HEADINGS = {
     "record_type": "Type",
@@ -113,8 +112,8 @@ class Truth:
 
 
 def generate(records: int, seed: int = 0, bad_rate: float = 0.0, format: Format = "csv") -> Iterator[Line]:  # noqa: A002 - the option's name
-    """The log, line by line, header first."""
-    return _Log(records, seed, bad_rate, _DELIMITERS[format]).lines()
+    """The log, line by line, header first. The records are the same in every format."""
+    return _Log(records, seed, bad_rate, spelling.of(format, HEADINGS)).lines()
 
 
 def write(stream: BinaryIO, lines: Iterable[Line], truth_stream: BinaryIO | None = None) -> Truth:
@@ -149,16 +148,17 @@ def print_log(records: int, seed: int, bad_rate: float, format: Format, truth: P
 
 
 class _Log:
-    def __init__(self, records: int, seed: int, bad_rate: float, delimiter: str) -> None:
+    def __init__(self, records: int, seed: int, bad_rate: float, spelled: Spelling) -> None:
         self._records, self._bad = records, round(records * bad_rate)
-        self._delimiter = delimiter
+        self._spelling = spelled
         self._draw = random.Random(seed)
-        self._placements = Placements(self._draw, delimiter)
-        self._rows = {kind: _row(columns, delimiter) for kind, columns in COLUMNS.items()}
+        self._placements = Placements(self._draw, spelled.quoted)
+        self._rows = {kind: spelled.row(kind) for kind in COLUMNS}
         self._turns: list[Blemish] = []
 
     def lines(self) -> Iterator[Line]:
-        yield Line(self._delimiter.join(HEADINGS.values()).encode() + b"\r\n")
+        if self._spelling.head:
+            yield Line(self._spelling.head)
         draw, make, rows = self._draw.random, self._placements.make, self._rows
         bad_left = self._bad
         for number in range(1, self._records + 1):
@@ -169,9 +169,12 @@ class _Log:
                 continue
             kind = _MIX[int(draw() * 20)]
             end = b"\r\n" if number & 15 else b"\n"
-            yield Line((rows[kind] % tuple(make[kind](number))).encode() + end, number, kind)
+            yield Line(rows[kind](tuple(make[kind](number))).encode() + end, number, kind)
             if not number % 997:
-                yield Line(b"# page %d\r\n" % (number // 997) if number & 1 else b"\n")
+                page = self._spelling.comment.replace(b"N", b"%d" % (number // 997))
+                yield Line(page + b"\r\n" if number & 1 else b"\n")
+        if self._spelling.foot:
+            yield Line(self._spelling.foot)
 
     def _bad_line(self, number: int) -> Line:
         if not self._turns:
@@ -180,10 +183,6 @@ class _Log:
         kind = self._draw.choice(blemish.kinds)
         cells = dict(zip(COLUMNS[kind], self._placements.make[kind](number), strict=True))
         blemish.spoil(cells)
-        row = (self._rows[kind] % tuple(cells.values())).encode()
-        row = blemish.mangle(row, self._delimiter.encode())
-        return Line(row + b"\r\n", number, kind, blemish.name, blemish.fields)
-
-
-def _row(columns: tuple[str, ...], delimiter: str) -> str:
-    return delimiter.join("%s" if column in columns else "" for column in HEADINGS)
+        row = blemish.mangle(self._spelling, self._rows[kind](tuple(cells.values())).encode())
+        fields = self._spelling.fields_at_fault(blemish.name, kind, blemish.fields)
+        return Line(row + b"\r\n", number, kind, blemish.name, fields)

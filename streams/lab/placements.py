@@ -59,10 +59,10 @@ class Placements:
     The number is in the record's id, so no two records are the same placement.
     """
 
-    def __init__(self, draw: random.Random, delimiter: str) -> None:
+    def __init__(self, draw: random.Random, quoted: Callable[[str], str]) -> None:
         self._bits = draw.getrandbits
         self._draw = draw
-        self._special = (delimiter, '"', "\n", "\r")
+        self.quoted = quoted
         choice = draw.choice
         self._where = _pool(lambda: f"{choice(_STATIONS)}|{choice(_DAYS)}".split("|"))
         self._clients = _pool(self._client)
@@ -84,12 +84,6 @@ class Placements:
             "billing": self._billing,
             "makegood": self._makegood,
         }
-
-    def quoted(self, text: str) -> str:
-        """``text`` as a cell: in quotes when it holds a delimiter, a quote or a line break."""
-        if any(character in text for character in self._special):
-            return '"' + text.replace('"', '""') + '"'
-        return text
 
     def _spot(self, number: int) -> list[str]:
         bits = self._bits(80)
