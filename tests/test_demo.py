@@ -178,13 +178,15 @@ def test_refuses_a_file_that_is_no_log_at_once(scratch: Path, tmp_path: Path, co
 
 def test_a_writer_writes_what_was_generated(tmp_path: Path) -> None:
     with (tmp_path / "whole").open("wb") as whole:
-        truth = write(whole, generate(20_000, 7, 0.1))
-    writer = Writer(tmp_path / "grown", generate(20_000, 7, 0.1))
+        truth = write(whole, generate(100_000, 7, 0.1))
+    writer = Writer(tmp_path / "grown", generate(100_000, 7, 0.1))
     torn = False
-    writer.start()
-    while not writer.finished:
-        assert writer.error is None
-        torn = torn or not writer.path.read_bytes().endswith(b"\n")
+    with writer.path.open("rb") as grown:
+        writer.start()
+        while not writer.finished:
+            assert writer.error is None
+            grown.seek(-1, os.SEEK_END)
+            torn = torn or grown.read(1) != b"\n"
     assert writer.truth == truth
     assert writer.path.read_bytes() == (tmp_path / "whole").read_bytes()
     assert torn
