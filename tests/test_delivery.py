@@ -266,8 +266,8 @@ async def test_a_batch_is_not_given_up_because_avstar_is_down() -> None:
 
 async def test_requests_are_paced_without_bursts() -> None:
     async with line(requests_per_minute=1200) as sut:  # one each 52 ms
-        sut.throttle.share(4, 8)  # ours: one each 104 ms
         started = time.time()
+        sut.throttle.share(4, 8)  # ours: one each 104 ms
         await asyncio.gather(*(sut.delivery.deliver(batch(n)) for n in range(15)))
         arrivals = [arrival.at for arrival in sut.sandbox._arrivals]
         assert arrivals[0] - started >= 0.1  # a new owner has nothing saved up

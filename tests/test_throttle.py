@@ -1,4 +1,4 @@
-"""The account's ceiling over several workers: kept while one is killed and one joins, and used."""
+"""Several workers on a lab: an outage that lasts, and the account's ceiling while workers come and go."""
 
 import json
 import signal
@@ -13,9 +13,69 @@ from confluent_kafka import Producer
 from flow import Flow, Process, until
 
 from schemas.batch import Source, build
-from topics.catalogue import BATCHES
+from topics.catalogue import BATCHES, VALIDATED
+from topics.reader import read_all
 
 pytestmark = pytest.mark.broker
+
+#: An hour is as ten seconds: the breaker's minute is one, its pause a fifth.
+SETTINGS = {
+    "BREAKER__WINDOW_S": 2,
+    "BREAKER__OPEN_S": 0.5,
+    "BREAKER__MINIMUM_CALLS": 5,
+    "BATCH__SECONDS": 0.2,
+    "DISPATCH__BACKOFF_CAP_S": 1,
+    "LOG__FORMAT": "json",
+}
+
+
+def states(worker: Process) -> list[str]:
+    """What the breaker became, in order."""
+    return [json.loads(line)["state"] for line in worker.said.splitlines() if '"breaker"' in line]
+
+
+def arrivals(flow: Flow) -> list[tuple[float, int]]:
+    """When requests came, and the status of their answers, in order."""
+    with urllib.request.urlopen(f"{flow.lab.sandbox.url}/sandbox/requests") as answer:
+        return [(told["at"], told["status"]) for told in map(json.loads, answer)]
+
+
+def validated(flow: Flow) -> int:
+    return sum(1 for topic in VALIDATED.values() for _ in read_all(flow.kafka, topic.name))
+
+
+@pytest.mark.timeout(300)
+def test_a_long_outage_while_a_log_grows(flow: Flow) -> None:
+    log = flow.log(3000, seed=70)
+    content = log.path.read_bytes()
+    parts = [content[at : at + len(content) // 8] for at in range(0, len(content), len(content) // 8)]
+    log.path.write_bytes(parts[0])
+    worker = flow.start("worker", **SETTINGS)
+    tail = flow.start("tail", log.path)
+    until(lambda: flow.booked().total() > 100, 120)
+    flow.faults({"kind": "status", "status": 503}, {"kind": "reset"})
+    booked = flow.booked()
+    began = time.time()
+    with log.path.open("ab", buffering=0) as growing:
+        for number, part in enumerate(parts[1:]):
+            growing.write(part)
+            if number == 2:  # a rebalance, which resumes whatever was paused
+                second = flow.start("worker", "--role", "dispatch", **SETTINGS)
+            time.sleep(2)
+    # What was validated is up to date while nothing can be sent.
+    until(lambda: validated(flow) == log.accepted.total(), 20, every_s=0.5)
+    until(lambda: "open" in states(worker) + states(second) and time.time() - began > 20)
+    ended = time.time()
+    tries = [at for at, status in arrivals(flow) if ended - 5 < at and status != 200]
+    assert len(tries) <= 2 * 5 / 0.5 + 4  # a probe each half second, of each worker
+    assert {letter.stage for _, letter, _ in flow.letters()} == {"validate"}
+    assert flow.booked() == booked
+    flow.faults()
+    flow.settle(60)
+    flow.check(log)
+    assert flow.booked() == log.accepted
+    assert flow.totals()["duplicates_booked"] == 0
+    assert [process.end(signal.SIGTERM) for process in (tail, worker, second)] == [0, 0, 0]
 
 
 def backlog(flow: Flow, batches: int) -> None:
@@ -39,11 +99,6 @@ def owned(worker: Process) -> int:
 
 def shared(workers: Sequence[Process]) -> bool:
     return sum(map(owned, workers)) == BATCHES.partitions and all(map(owned, workers))
-
-
-def arrivals(flow: Flow) -> list[float]:
-    with urllib.request.urlopen(f"{flow.lab.sandbox.url}/sandbox/requests") as answer:
-        return sorted(json.loads(line)["at"] for line in answer)
 
 
 def most_in(times: Sequence[float], window_s: float) -> int:
@@ -70,7 +125,7 @@ def keeps_and_uses(flow: Flow, per_minute: int, window_s: float, settled_s: floa
     steady = []
 
     def settle() -> None:
-        until(lambda: shared(workers), 60)
+        until(lambda: shared(workers), 90)
         time.sleep(settled_s + window_s)
         steady.append(time.time() - window_s)
 
@@ -79,7 +134,7 @@ def keeps_and_uses(flow: Flow, per_minute: int, window_s: float, settled_s: floa
     settle()
     workers.append(flow.start("worker", "--role", "dispatch", **settings))
     settle()
-    times = [at for at in arrivals(flow) if at >= began]
+    times = [at for at, _ in arrivals(flow) if at >= began]
     most = most_in(times, window_s)
     used = [sum(start <= at < start + window_s for at in times) / ceiling for start in steady]
     print(f"ceiling {ceiling:g} in {window_s:g} s: {most} at the most, used {[f'{u:.1%}' for u in used]}")
@@ -90,7 +145,7 @@ def keeps_and_uses(flow: Flow, per_minute: int, window_s: float, settled_s: floa
 
 @pytest.mark.timeout(170)
 def test_the_ceiling_is_kept_and_used_while_workers_come_and_go(flow: Flow) -> None:
-    keeps_and_uses(flow, 1800, window_s=8, settled_s=2)
+    keeps_and_uses(flow, 1800, window_s=6, settled_s=1.5)
 
 
 @pytest.mark.slow
