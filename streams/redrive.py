@@ -1,8 +1,8 @@
 """Redrive: dead letters sent again, through ``avstar.batches`` and so under the same ceilings as everything.
 
 A batch's letter is sent as it was, under the same key. Records that were rejected one by one are judged
-anew, from their original bytes, and those that are right now make new batches. A letter ends in the transaction
-that settles its batch, never before; until then it is marked, so that another redrive leaves it alone.
+anew, from their original bytes, and those that are right now make new batches. A letter ends when its batch
+is settled, in the same transaction; until then it is marked, so that another redrive leaves it alone.
 """
 
 from collections import Counter, defaultdict
@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from confluent_kafka import Producer
 
+from schemas import parts
 from schemas import profile as profiles
 from schemas.batch import Batch, Upload
 from schemas.codec import Codec, schema
@@ -30,7 +31,7 @@ from streams.message import REDRIVE_OF, REJECTED_BEFORE, REPLAY
 from streams.panel import Panel, Seat
 from streams.remake import Sending, remake
 from streams.settings import Settings
-from topics.catalogue import BATCHES, VALIDATED
+from topics.catalogue import BATCHES, DLQ, VALIDATED
 from topics.transaction import send_all
 
 #: Batches' letters in one transaction: each may have many megabytes.
@@ -113,6 +114,8 @@ class Redrive:
                 )
                 for topic, messages in sending.validated.items():
                     send_all(producer, topic, messages)
+                for key in sending.gone:
+                    producer.produce(DLQ.name, None, key)
                 for key, letter in sending.letters.items():
                     letters.write(producer, key, letter)
 
@@ -160,11 +163,13 @@ def _as_it_was(stored: Stored, letter: DeadLetter) -> Sending:
     """A batch's letter: the same key, body and headers."""
     ours = {REDRIVE_OF, REPLAY, REJECTED_BEFORE}
     headers = [(name, text.encode()) for name, text in letter.headers.items() if name not in ours]
-    headers.append((REDRIVE_OF, ",".join(stored.messages).encode()))
+    marked = letter.model_copy(update={"under_way": now()})
+    waiting = [part_key for part_key, _ in parts.split(stored.key, marked)]
+    headers.append((REDRIVE_OF, ",".join(waiting).encode()))
     made = Batch(letter.idempotency_key, letter.headers["batch-id"], letter.original, letter.records)
     partition = int(letter.headers["source-partition"])
-    marked = letter.model_copy(update={"under_way": now()})
-    return Sending(made, headers, partition, {stored.key: marked}, {})
+    gone = [key for key in stored.messages if key not in waiting]
+    return Sending(made, headers, partition, {stored.key: marked}, {}, gone)
 
 
 def _by_partition(records: Sequence[Stored], most: int) -> Iterator[list[Stored]]:

@@ -1,7 +1,7 @@
 """Records that had been rejected, judged again: those that are right now make a batch. Pure."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -24,6 +24,7 @@ class Sending(NamedTuple):
     partition: int
     letters: dict[str, DeadLetter]
     validated: dict[str, list[dict[str, bytes]]]  #: topic → messages, of records that are valid only now
+    gone: Sequence[str] = ()  #: keys of parts that the letters had and as they are now do not have
 
 
 class Remade(NamedTuple):
@@ -123,8 +124,8 @@ def _sending(
 def _told_apart(keys: list[str], found: Mapping[str, DeadLetter]) -> list[str]:
     """The first record once more for each time that it failed.
 
-    Avstar answers a key that it knows as it did before, so the same set needs another one; a record that is in
-    it twice counts as a duplicate.
+    Avstar answers a key that it knows as it did before, so the same set needs another one; a record that is
+    in it twice counts as a duplicate.
     """
     failed = max(found[key].retry_count for key in keys)
     return [*keys[:1] * failed, *keys]

@@ -169,7 +169,7 @@ def batch_letter(records=5):
     )  # fmt: skip
 
 
-def test_a_batch_goes_back_as_it_was_and_its_parts_end_together():
+def test_a_batch_goes_back_as_it_was_and_all_its_messages_end():
     dead = batch_letter()
     key = dead.idempotency_key
     stored = Stored(key, dead.model_dump(), {f"{key} {n}/2": (0, n) for n in (1, 2)})
@@ -177,9 +177,10 @@ def test_a_batch_goes_back_as_it_was_and_its_parts_end_together():
     sent = message(sending)
     assert (sent.batch.body, sent.batch.key) == (dead.original, key)
     assert (sent.replay, sent.rejected_before, sent.from_letters) == ("", [], False)
-    assert settle(sent, booked(), {}).gone == list(stored.messages)
+    assert sending.gone == list(stored.messages)  # marked, it is one message
+    assert settle(sent, booked(), {}).gone == [key]
     failed = settle(sent, GAVE_UP, {}, sending.letters)
-    assert failed.gone == list(stored.messages)  # as one message it has another key
+    assert failed.gone == []
     ((renewed_key, renewed),) = failed.letters
     assert renewed_key == key
     assert (renewed.retry_count, renewed.under_way, renewed.attempts) == (1, "", 3)
