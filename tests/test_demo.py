@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,8 +51,12 @@ class Demo:
         self.process.send_signal(number)
         status = self.process.wait(_GONE_S)
         assert left_after(_started_under(self.scratch), _GONE_S) == []
-        self._reader.join(_GONE_S)
+        self.join()
         return status
+
+    def join(self) -> None:
+        """Read the last of what it has written."""
+        self._reader.join(_GONE_S)
 
 
 @contextmanager
@@ -164,6 +169,18 @@ def test_ends_with_the_log_of_a_command_that_fails(scratch: Path, tmp_path: Path
     assert _started_under(scratch) == []
 
 
+@pytest.mark.broker
+def test_fails_when_the_audit_and_the_generator_disagree(scratch: Path) -> None:
+    with _demo(scratch, "--records", "20000") as demo:
+        until(lambda: list(scratch.glob("*/avion.csv")))
+        with next(scratch.glob("*/avion.csv")).open("ab") as log:
+            log.write(b"not one of the generator's\r\n")
+        assert demo.process.wait(150) == 1
+        assert left_after(_started_under(scratch), _GONE_S) == []
+        demo.join()
+    assert "spotstream: the generated log: 20,000 records were written, 200 of them bad, but" in demo.errors
+
+
 @pytest.mark.parametrize("content", [None, b"", bytes(range(256)) * 100, b"Lorem,Ipsum\r\ndolor,sit\r\n"])
 def test_refuses_a_file_that_is_no_log_at_once(scratch: Path, tmp_path: Path, content: bytes | None) -> None:
     file = tmp_path / "file.csv"
@@ -187,6 +204,7 @@ def test_a_writer_writes_what_was_generated(tmp_path: Path) -> None:
             assert writer.error is None
             grown.seek(-1, os.SEEK_END)
             torn = torn or grown.read(1) != b"\n"
+            time.sleep(0.001)
     assert writer.truth == truth
     assert writer.path.read_bytes() == (tmp_path / "whole").read_bytes()
     assert torn
