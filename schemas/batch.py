@@ -184,4 +184,5 @@ def _multipart(batch_id: bytes, parts: Sequence[bytes]) -> bytes:
 
 
 def _compressed(body: bytes) -> bytes:
-    return igzip.compress(body, 1, mtime=0)
+    packed: bytes = igzip.compress(body, 1, mtime=0)
+    return packed

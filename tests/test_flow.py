@@ -141,14 +141,14 @@ def test_a_record_that_avstar_rejects_is_alone_in_the_dead_letters(flow):
         assert listed[key]["files"] == [str(log.path)]
 
 
-@pytest.mark.parametrize("status", [400, 422])
-def test_a_refused_batch_costs_only_the_records_at_fault(flow, status):
+@pytest.mark.parametrize(("status", "upload"), [(400, "json"), (422, "multipart")])
+def test_a_refused_batch_costs_only_the_records_at_fault(flow, status, upload):
     """It is halved until they are alone; each is a dead letter, the others are booked."""
     log = flow.log(4000, seed=status)
     accepted = log.accepted
     guilty = random.Random(status).sample(sorted(accepted), 3)
     flow.faults({"kind": "status", "status": status, "hashes": guilty})
-    flow.start("worker", **HASTE)
+    flow.start("worker", **HASTE, BATCH__UPLOAD=upload)
     Growth(log, 4, pieces=40).wait()
     finish(flow, log)
     assert flow.booked() == accepted - Counter(guilty)
@@ -156,6 +156,7 @@ def test_a_refused_batch_costs_only_the_records_at_fault(flow, status):
     letters = [letter for _, letter, _ in flow.letters() if letter.placement_hash in guilty]
     assert sorted(letter.placement_hash for letter in letters) == sorted(guilty)
     assert all(letter.exchange["status"] == status for letter in letters)
+    assert upload.encode() in {headers["upload"] for _, headers in flow.batches()}
 
 
 def test_a_batch_that_is_given_up_is_dead_lettered_whole(flow):
