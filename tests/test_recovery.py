@@ -172,7 +172,7 @@ def test_a_letter_in_parts_is_one(flow):
     assert worker.end(15) == 0
     listed = flow.listed("--kind", "batch")
     assert listed
-    producer = Producer(flow.kafka.confluent())
+    producer = Producer(flow.kafka.confluent(partitioner="murmur2_random"))
     for stored in letters.index(flow.kafka):
         if stored.said["kind"] == "batch":
             letter = letters.load(flow.kafka, [stored])[stored.key]

@@ -222,13 +222,15 @@ class Ownership:
         low, _ = self._positions.get_watermark_offsets(committed, self.kafka.timeout_s)
         if committed.offset == OFFSET_INVALID:
             return low, ""
-        if committed.offset < low:
+        # One offset is a marker: the position stands before that of the transaction that was read last, and on
+        # a quiet partition retention takes it, too.
+        if committed.offset < low - 1:
             raise Problem(
                 f"records {committed.offset} to {low - 1} were deleted before {self.group} read them",
                 where=f"{committed.topic}, partition {committed.partition}",
                 remedy="lengthen the retention; to go on without them, set the group's offset by hand",
             )
-        return committed.offset, committed.metadata or ""
+        return max(committed.offset, low), committed.metadata or ""
 
     def feed(self, chunk: Chunk) -> None:
         """Hand a chunk to its lane. One that an earlier assignment fetched is dropped: it is read again.
