@@ -43,8 +43,9 @@ class Line:
         self.sandbox.faults.play(Script.model_validate({"seed": seed, "faults": faults}))
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            await asyncio.sleep(0.005)
+        async with asyncio.timeout(30):
+            while not condition():
+                await asyncio.sleep(0.005)
 
 
 @asynccontextmanager
