@@ -19,3 +19,9 @@ LAG = Gauge("spotstream_lag", "Offsets between the log's end and the position", 
 FLOOD_GUARD = Gauge(
     "spotstream_flood_guard", "1 while the flood guard holds a partition (-1: all)", ["topic", "partition"]
 )
+
+
+def held() -> list[str]:
+    """What the flood guard holds now: partitions, or a whole topic."""
+    samples = [sample for family in FLOOD_GUARD.collect() for sample in family.samples if sample.value]
+    return [f"{at['topic']} {at['partition']}".removesuffix(" -1") for at in (one.labels for one in samples)]

@@ -75,6 +75,8 @@ def snapshot(app: App, role: str) -> dict[str, Any]:
     state = f"running, {len(partitions)} partitions" if partitions else "waiting for partitions"
     if not REGISTRY.get_sample_value("spotstream_breaker_closed"):
         state += "; the circuit breaker is open: Avstar fails, one batch now and then tries it"
+    if held := metrics.held():
+        state += f"; the flood guard holds {', '.join(held)}: nearly all is refused, see the log"
     return {"role": role, "state": state, "partitions": partitions, "counters": _counters()}
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from schemas.batch import Batch
 from schemas.letter import Exchange
+from streams import metrics
 from streams.answer import Booked, Refused
 from streams.delivery import Delivered
 from streams.flood import Refusals, Rejections
@@ -76,6 +77,15 @@ async def test_a_record_that_is_booked_between_refused_ones_keeps_it_open():
             avstar.ill = ill
             await guard.deliver(Batch("k", "b", b"", 1))
     assert not guard.holds
+
+
+def test_the_status_page_can_say_what_is_held():
+    metrics.FLOOD_GUARD.labels("avion.raw", 3).set(1)
+    metrics.FLOOD_GUARD.labels("avstar.batches", -1).set(1)
+    metrics.FLOOD_GUARD.labels("avion.raw", 4).set(0)
+    assert sorted(metrics.held()) == ["avion.raw 3", "avstar.batches"]
+    metrics.FLOOD_GUARD.clear()
+    assert metrics.held() == []
 
 
 async def test_none_is_no_guard():

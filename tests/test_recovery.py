@@ -190,3 +190,17 @@ def test_a_letter_in_parts_is_one(flow):
     assert not [key for key, value in latest.items() if b"/" in key and value is not None]
     flow.check(log)
     assert flow.booked() == log.accepted
+
+
+def test_a_flood_of_rejections_holds_until_somebody_says_go_on(flow):
+    log = flow.log(6000, seed=95, bad_rate=0.9)
+    worker = flow.start("worker", **HASTE, DLQ__FLOOD_RECORDS=2000)
+    flow.tail(log)
+    worker.wait_for("flood guard")
+    assert worker.end(15) == 0
+    held = len(flow.listed("--file", str(log.path)))
+    assert held < 2000 + 5000 * 0.9
+    flow.start("worker", **HASTE, DLQ__FLOOD_SHARE=1)
+    flow.settle()
+    flow.check(log)
+    assert len(flow.listed("--file", str(log.path))) == log.truth.bad > held

@@ -222,8 +222,8 @@ class Ownership:
         low, _ = self._positions.get_watermark_offsets(committed, self.kafka.timeout_s)
         if committed.offset == OFFSET_INVALID:
             return low, ""
-        # One offset is a marker: the position stands before that of the transaction that was read last, and on
-        # a quiet partition retention takes it, too.
+        # One offset is a marker: the position stands before that of the transaction that was read last, and
+        # on a quiet partition retention takes it, too.
         if committed.offset < low - 1:
             raise Problem(
                 f"records {committed.offset} to {low - 1} were deleted before {self.group} read them",

@@ -98,7 +98,9 @@ class _Demo:
     def __init__(self, options: Options, lab: Lab, commands: Commands) -> None:
         self._options, self._commands, self._folder = options, commands, lab.data_dir
         port = free_port(len(_ROLES))
-        _take_environment(lab.environment | {f"{PREFIX}WORKER__WEB_PORT": str(port)})
+        # A demo of nothing but bad records shows them, it does not wait for somebody to mend them.
+        flags = {f"{PREFIX}WORKER__WEB_PORT": str(port), f"{PREFIX}DLQ__FLOOD_SHARE": "1"}
+        _take_environment(lab.environment | flags)
         self._settings = settings.load()
         self._pages = {role: f"http://127.0.0.1:{port + index}/status/" for index, role in enumerate(_ROLES)}
         self._gauge = Gauge(self._settings, self._pages)
