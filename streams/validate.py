@@ -74,6 +74,8 @@ class ValidateLane:
         # one window before that of the record it died of: two windows are on probation.
         self._on_probation = 2 * settings.records
         self._apart = owned.note == _TRYING
+        self._committing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._committing.set_result(None)
         self._clock = asyncio.get_running_loop().time
         self._task = asyncio.create_task(self._run())
         self._task.add_done_callback(owned.ended)
@@ -95,23 +97,22 @@ class ValidateLane:
             await self._owned.commit(lambda _: None, self._owned.position)
 
     async def _run(self) -> None:
-        commit: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        commit.set_result(None)
         try:
             while window := await self._next_window():
                 outcome = await self._outcome(window)
-                await commit
+                await self._committing
                 await self._let_pass(outcome)
                 if self._finishing:
                     return
                 note = _TRYING if self._on_probation > 0 else ""
-                commit = asyncio.ensure_future(self._commit(outcome, note))
+                self._committing = asyncio.ensure_future(self._commit(outcome, note))
+                self._committing.add_done_callback(lambda _: self._wake.set())
                 await asyncio.sleep(0)  # begin it before the next window is judged, which takes this thread
-            await commit
+            await self._committing
         except OwnershipLostError as error:
             logger.warning("partition lost", partition=self._owned.partition.partition, error=str(error))
         finally:
-            commit.cancel()
+            self._committing.cancel()
 
     async def _let_pass(self, outcome: Outcome) -> None:
         """Hold the partition, until the worker ends, rather than turn nearly all of it into dead letters."""
@@ -138,6 +139,8 @@ class ValidateLane:
         """The next window when it is due; empty when there will be none."""
         while not self._finishing:
             self._wake.clear()
+            if self._committing.done():
+                self._committing.result()  # a commit that failed is not left until the next window comes
             due = self._window.due_in(self._clock())
             if due == 0.0:
                 window = self._window.take()

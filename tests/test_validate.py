@@ -7,6 +7,7 @@ from typing import NamedTuple
 import exports
 import orjson
 import pytest
+from confluent_kafka import Producer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from isal import igzip
@@ -22,6 +23,7 @@ from streams.outcome import conclude
 from streams.panel import Seat, verdicts
 from streams.trial import survivors
 from streams.validate import Judges
+from topics.catalogue import FILES
 
 CODECS = {kind: Codec(kind, 7) for kind in KINDS}
 FILE = exports.descriptor()
@@ -284,4 +286,64 @@ def test_a_record_that_kills_the_worker_is_quarantined(flow, killer, deadly):
     ((_, letter, _),) = flow.letters(log)
     assert (letter.reason, letter.place.number, letter.original) == ("quarantined", deadly, b"KILLER\r\n")
     flow.check(log, delivered=6999, rejected=1)
+    assert flow.booked() == log.accepted
+
+
+ONCE = """
+import os
+import {module}
+original = {module}.{name}
+
+def failing(*arguments):
+    if not os.path.exists({flag!r}):
+        open({flag!r}, "x").close()
+        raise RuntimeError("fails once")
+    return original(*arguments)
+
+{module}.{name} = failing
+"""
+
+
+@pytest.mark.broker
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("topics.ownership", "Ownership.feed"),
+        ("streams.outcome", "Outcome.produce"),
+        ("streams.dispatch", "settle"),
+    ],
+    ids=["agent", "transaction", "delivery"],
+)
+def test_an_error_that_nobody_handles_ends_the_role_and_costs_nothing(flow, module, name):
+    """The role ends by it, is started again, and reads the same records again; nothing is left half alive."""
+    folder = flow.folder / "failing"
+    folder.mkdir()
+    flag = folder / "failed"
+    (folder / "sitecustomize.py").write_text(ONCE.format(module=module, name=name, flag=str(flag)))
+    path = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
+    log = flow.log(3000, seed=sum(map(ord, name)))
+    worker = flow.start("worker", extra={"PYTHONPATH": path}, BATCH__SECONDS=0.2, WORKER__SESSION_TIMEOUT_S=6)
+    flow.tail(log)
+    flow.settle(90)
+    assert flag.exists()
+    assert "fails once" in worker.said
+    assert worker.said.count("ended, starting it again") == 1
+    flow.check(log)
+    assert flow.booked() == log.accepted
+
+
+@pytest.mark.broker
+def test_a_strangers_open_transaction_does_not_hide_descriptors(flow):
+    """Read committed, the topic would seem to end before a descriptor whose records can be read."""
+    stranger = Producer(flow.kafka.confluent(transactional_id="stranger", transaction_timeout_ms=120_000))
+    stranger.init_transactions(15)
+    stranger.begin_transaction()
+    stranger.produce(FILES.name, b"{}", b"stranger")
+    stranger.flush(15)
+    log = flow.log(2500, seed=20, bad_rate=0)
+    flow.start("worker", BATCH__SECONDS=0.2, WORKER__SESSION_TIMEOUT_S=6)
+    flow.tail(log)
+    flow.settle()
+    stranger.abort_transaction(15)
+    flow.check(log)
     assert flow.booked() == log.accepted
