@@ -2,7 +2,9 @@
 
 from collections.abc import Collection, Iterator
 from hashlib import sha256
+from pathlib import Path
 from typing import NamedTuple, Protocol
+from uuid import uuid4
 
 import orjson
 from pydantic import BaseModel, ConfigDict
@@ -65,7 +67,7 @@ class Checkpoint(BaseModel):
     path: str
     device: int
     inode: int
-    descriptor: str  #: id, 32 hex digits
+    descriptor: str  #: id, 32 hex digits, of the last record's; empty before the first record
     partition: int  #: of the raw topic; with ``tail.partitioning = "block"`` the last block's
     position: int
     records: int
@@ -99,6 +101,33 @@ class Checkpoint(BaseModel):
         """Whether ``file`` holds every byte that was published. Reads them all."""
         return bool(self.digest) and chain.digest(self.position, file.read) == self.digest
 
+    def for_copy(self, file: File, size: int) -> "Checkpoint":
+        """Of a file that is a copy of the beginning of this one: nothing of it is to be published."""
+        near = min(PROOF, size)
+        copied = chain.resumed("", size, file.read)
+        link, digest = copied.state()
+        update = {
+            "identity": uuid4().hex,
+            "path": file.path,
+            "device": file.device,
+            "inode": file.inode,
+            "descriptor": "",
+            "position": size,
+            "records": 0,
+            "oversized": 0,
+            "skipped": size,
+            "pending": size,
+            "head": Stretch.of(file.read(0, near)),
+            "recent": Stretch.of(file.read(size - near, near)),
+            "size": size,
+            "link": link,
+            "digest": digest,
+            "rotated": True,
+            "finished": True,
+            "at": now(),
+        }
+        return self.model_copy(update=update)
+
     def is_of(self, file: File) -> bool:
         """Whether ``file`` is the one that was read, as the file system tells; see :meth:`proves`."""
         return (self.device, self.inode) == (file.device, file.inode)
@@ -124,18 +153,31 @@ class State(NamedTuple):
         path = [known for known in free if known.path == file.path and known not in inode]
         return sorted(inode, key=_at, reverse=True) + sorted(path, key=_at, reverse=True)
 
-    def copied(self, file: File, taken: Collection[str] = ()) -> Checkpoint | None:
-        """The checkpoint of a file that this one is a copy of, by every byte that was published of it."""
+    def copied(self, file: File, owners: Collection[str]) -> Iterator[Checkpoint]:
+        """The checkpoints of files that this one is a copy of, by every byte that was published of them."""
+        return (
+            known for known in self.alike(file, owners) if known.proves(file) and known.proves_whole(file)
+        )
+
+    def alike(self, file: File, owners: Collection[str]) -> Iterator[Checkpoint]:
+        """The checkpoints of files that began as this one, newest first.
+
+        Only those of ``owners`` or of the same folder: what others read elsewhere may be equal by chance.
+        """
         heads: dict[int, Stretch] = {}
-        for known in sorted(self.files.values(), key=_at, reverse=True):
-            if known.identity in taken or not known.records:
-                continue
+        folder = Path(file.path).parent
+        near = (
+            known
+            for known in self.files.values()
+            if Path(known.path).parent == folder or known.owner in owners
+        )
+        begun = (known for known in near if known.records or known.finished)
+        for known in sorted(begun, key=_at, reverse=True):
             length = known.head.length
             if length not in heads:
                 heads[length] = Stretch.of(file.read(0, length))
-            if heads[length] == known.head and known.proves(file) and known.proves_whole(file):
-                return known
-        return None
+            if heads[length] == known.head:
+                yield known
 
     def earlier(self, identity: str) -> Iterator[Checkpoint]:
         """Those of files that were claimed before the one of ``identity``, the latest first."""

@@ -1,6 +1,6 @@
 """Recognition: which checkpoint a file belongs to. By what it holds; names and inodes only hint."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from schemas.errors import UsageError
@@ -54,38 +54,49 @@ def _opened(path: str, opener: Opener, is_it: Callable[[OpenFile], bool]) -> Fou
     return found
 
 
-def is_intact(known: Checkpoint) -> bool:
-    """Whether the file of a checkpoint is still where it was, with what was published of it."""
+def original(known: Checkpoint) -> OpenFile | None:
+    """The file of a checkpoint, if it is still where it was, with what was published of it."""
     try:
         file = OpenFile(known.path)
     except UsageError:
-        return False
+        return None
     try:
-        return known.is_of(file) and known.proves(file)
+        if known.is_of(file) and known.proves(file):
+            return file
     except OSError:
-        return False
-    finally:
-        file.close()
-
-
-def being_copied(file: OpenFile, sources: Iterable[Source]) -> Source | None:
-    """The source that ``file`` may be an unfinished copy of: they are equal as far as it goes."""
-    end = file.size()
-    for source in sources:
-        if source.records and 0 < end <= source.end and _equal(file, source.file.read, end):
-            return source
+        pass
+    file.close()
     return None
+
+
+def is_intact(known: Checkpoint) -> bool:
+    """Whether :func:`original` is there."""
+    file = original(known)
+    if file:
+        file.close()
+    return file is not None
+
+
+def is_beginning(file: OpenFile, original: OpenFile) -> bool:
+    """Whether ``file`` may be an unfinished copy of another: they are equal as far as it goes."""
+    end = length(file)
+    near = min(end, 1024)
+    stretches = ((0, near), (end - near, near))
+    return end > 0 and all(file.read(*stretch) == original.read(*stretch) for stretch in stretches)
+
+
+def length(file: OpenFile) -> int:
+    """In bytes; of a gzip file it has to be read for that."""
+    end = 0
+    while file.size() > end and (data := file.read(end, 1_048_576)):
+        end = end + len(data) if file.is_gzip else file.size()
+    return end
 
 
 def begins(file: OpenFile, source: Source) -> bool:
     """Whether ``file`` is a copy of the beginning of what ``source`` read before its file was overwritten."""
     if (file.device, file.inode) == (source.file.device, source.file.inode):
         return False
-    end = file.size()
+    end = length(file)
     near = source.near_end(end)
     return bool(near) and file.read(end - len(near), len(near)) == near and source.starts_as(file)
-
-
-def _equal(file: OpenFile, read: Callable[[int, int], bytes], end: int) -> bool:
-    near = min(end, 1024)
-    return file.read(0, near) == read(0, near) and file.read(end - near, near) == read(end - near, near)

@@ -64,6 +64,11 @@ class OpenFile:
             return size
         return self._gunzip.inside if self._gunzip.whole and self._gunzip.consumed >= size else _UNKNOWN
 
+    @property
+    def is_gzip(self) -> bool:
+        """Whether it is compressed; known once it has been read."""
+        return self._gunzip is not None
+
     def read(self, offset: int, size: int) -> bytes:
         """Up to ``size`` bytes at ``offset``; less only where the file ends, or cannot be inflated."""
         if self._gunzip:
@@ -143,9 +148,8 @@ class Source:
         )
         self.descriptor_id = self.descriptor.id
         #: Whether the descriptor is on ``avion.files``; a renamed file or an edited profile makes a new one.
-        self.described = (
-            known is not None and known.records > 0 and known.descriptor == self.descriptor_id.hex()
-        )
+        self.described = known is not None and known.descriptor == self.descriptor_id.hex()
+        self._described_before = known.descriptor if known else ""
         #: Of the raw topic. From the descriptor, so that files spread; kept when there come to be more.
         self.partition = known.partition if known else int.from_bytes(self.descriptor_id[:8]) % partitions
         self.finished = known.finished if known else False
@@ -154,6 +158,8 @@ class Source:
         self.grown_at = monotonic()
         #: Whether its end was destroyed before it could be read.
         self.gone = False
+        #: Whether it is to be finished.
+        self.ending = False
         self._over = False
         self._oversized = known.oversized if known else 0
         self._skipped = known.skipped if known else head.start
@@ -205,6 +211,14 @@ class Source:
         """The records that are left when nothing follows what was read."""
         return self._frame(b"", final=True)
 
+    def is_overwritten(self) -> bool:
+        """Whether the file does not hold any more what was read last."""
+        near = self._near[-PROOF:]
+        try:
+            return self.file.read(self.end - len(near), len(near)) != near
+        except OSError:
+            return False
+
     def _next_block(self) -> bytes:
         near = self._near[-PROOF:]
         data = self.file.read(self.end - len(near), len(near) + self._settings.block_bytes)
@@ -253,7 +267,7 @@ class Source:
             path=self.file.path,
             device=self.file.device,
             inode=self.file.inode,
-            descriptor=self.descriptor_id.hex(),
+            descriptor=self.descriptor_id.hex() if self.described else self._described_before,
             partition=self.partition,
             position=self.position,
             records=self._framer.number,

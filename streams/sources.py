@@ -83,8 +83,10 @@ class Sources:
         self.overwritten: dict[str, _Overwritten] = {}
         self.suspects: dict[Inode, _Suspect] = {}
         self._ended: dict[Inode, tuple[int, ...]] = {}  # files read to their end, with what they were then
-        self.orphaned: deque[Checkpoint] = deque()
+        self.facts: deque[Checkpoint] = deque()
         self.scanned = False
+        #: Names of tailers whose files are ours: this one's, and of those that it ended.
+        self.owners = {settings.name}
         self.refused: dict[str, tuple[int, ...]] = {}
         self._damaged: dict[str, tuple[int, ...]] = {}
         self.losses: list[Loss] = []
@@ -120,8 +122,7 @@ class Sources:
         try:
             return source.read(final=self.once)
         except OverwrittenError:
-            del self.open[source.identity]
-            self.overwritten[source.identity] = _Overwritten(source, monotonic())
+            self._overwrite(source)
         except OSError as error:
             logger.error(  # noqa: TRY400 - the person needs the reason, not our stack
                 "file cannot be read; it is tried again", path=source.file.path, why=error.strerror
@@ -142,11 +143,15 @@ class Sources:
         self._damaged[path] = signature
         return False
 
-    def orphans(self) -> list[Checkpoint]:
-        """Last checkpoints of files that are gone."""
-        gone = list(self.orphaned)
-        self.orphaned.clear()
-        return gone
+    def _overwrite(self, source: Source) -> None:
+        del self.open[source.identity]
+        self.overwritten[source.identity] = _Overwritten(source, monotonic())
+
+    def take_facts(self) -> list[Checkpoint]:
+        """Last checkpoints of files that are gone, and of copies, to be committed."""
+        facts = list(self.facts)
+        self.facts.clear()
+        return facts
 
     def settle(self, checkpoints: Iterable[Checkpoint]) -> None:
         """These checkpoints are committed: let go of the files that ended, and dispose of them."""
@@ -171,12 +176,12 @@ class Sources:
 
     def finish(self, source: Source) -> None:
         """Nothing follows what was read of this file."""
+        source.ending = True
         self._ending.append(source)
 
     def end(self, file: OpenFile, position: int) -> None:
-        """This file is published to its end at ``position``; -1: it is a copy of one that is."""
-        if position >= 0:
-            self._dispose(file, position)
+        """This file is published to its end at ``position``."""
+        self._dispose(file, position)
         self._ended[file.device, file.inode] = _signature(file.path)
         file.close()
 
@@ -193,8 +198,6 @@ class Sources:
 
     def is_suspect(self, file: OpenFile) -> bool:
         """Whether a file that equals the beginning of another may still turn out to be its copy."""
-        if self.once:
-            return False
         inode, signature = (file.device, file.inode), _signature(file.path)
         suspect = self.suspects.get(inode)
         if suspect is None or suspect.signature != signature:
@@ -219,6 +222,9 @@ class Sources:
         ``ownership`` does; the files that are new are found again the next time.
         """
         self.scan_due = False
+        for source in list(self.open.values()):
+            if source.is_overwritten() and not source.ending:
+                self._overwrite(source)
         found = {inode: path for path in paths.found(self.given) if (inode := _inode(path))}
         if not self.once:
             for source in list(self.open.values()):
@@ -227,8 +233,8 @@ class Sources:
         try:
             fresh += filter(None, (self._fresh(inode, path) for inode, path in found.items()))
             if fresh or self.overwritten or not self.scanned:
-                TakeUp(self, ownership, fresh).run()
-            self.scanned = True
+                self.scanned, before = True, self.scanned
+                TakeUp(self, ownership, fresh, first=not before).run()
         finally:
             for one in fresh:
                 one.file.close()
@@ -241,8 +247,8 @@ class Sources:
             file.path = path or paths.with_inode(file.path, file.inode) or file.path
         quiet_s = monotonic() - source.grown_at
         limit_s = self.settings.rotated_after_s if source.rotated else self.settings.complete_after_s
-        if limit_s and quiet_s >= limit_s and source.is_at_end(source.end) and not source.finished:
-            self._ending.append(source)
+        if limit_s and quiet_s >= limit_s and source.is_at_end(source.end) and not source.ending:
+            self.finish(source)
 
     def _fresh(self, inode: Inode, path: str) -> Found | None:
         if any((source.file.device, source.file.inode) == inode for source in self.open.values()):

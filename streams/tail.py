@@ -164,8 +164,8 @@ class Tailer:
     def _gather(self) -> Round:
         """Read on, a block of each file in turn."""
         batch = Round()
-        for orphan in self._sources.orphans():
-            batch.checkpoints[orphan.identity] = orphan
+        for fact in self._sources.take_facts():
+            batch.checkpoints[fact.identity] = fact
         size = _BLOCKS * self._settings.tail.block_bytes
         while batch.size < size and len(batch.checkpoints) < _FILES:
             if not (block := self._sources.read()):

@@ -23,8 +23,10 @@ class TakeUp:
     inode under another name, then the path, then a copy of what is gone. What is left is new.
     """
 
-    def __init__(self, sources: "Sources", ownership: "Ownership", fresh: list[Found]) -> None:
-        self._sources, self._ownership, self._fresh = sources, ownership, fresh
+    def __init__(
+        self, sources: "Sources", ownership: "Ownership", fresh: list[Found], *, first: bool
+    ) -> None:
+        self._sources, self._ownership, self._fresh, self._first = sources, ownership, fresh, first
         self._name = sources.settings.name
         self._state = ownership.read()
         self._waiting: set[tuple[int, int]] = set()
@@ -32,7 +34,7 @@ class TakeUp:
     def run(self) -> None:
         """Raises what ``ownership`` does."""
         self._resume(recognition.by_inode)
-        orphans = [] if self._sources.scanned else self._orphans()
+        orphans = self._orphans() if self._first else []
         for known in orphans:
             if found := recognition.renamed(known, self._sources.examine):
                 self._take(found, known)
@@ -62,6 +64,8 @@ class TakeUp:
         if known.owner != self._name:
             logger.warning("file taken over", path=file.path, owner=known.owner)
             self._ownership.end(known.owner)
+            self._sources.owners.add(known.owner)
+            self._sources.scanned = False  # what else it had is ours now
             self._state = self._ownership.read()
             known = self._state.files.get(known.identity, known)
             if not known.proves(file):
@@ -84,32 +88,51 @@ class TakeUp:
 
     def _judge_copy(self, found: Found) -> None:
         """Go on with it if it is a copy of what is gone; let it wait while it may become one."""
-        skipped = set(self._taken())
-        alive = recognition.being_copied(found.file, self._sources.open.values()) is not None
-        while known := self._state.copied(found.file, skipped):
-            if known.identity in self._sources.overwritten or not recognition.is_intact(known):
+        originals = []
+        for known in self._state.copied(found.file, self._sources.owners):
+            if self._is_gone(known):
                 self._fresh.remove(found)
                 self._take(found, known)
                 return
-            skipped.add(known.identity)
-            alive = True
+            originals.append(known)
         for source, _ in list(self._sources.overwritten.values()):
             if recognition.begins(found.file, source):
                 logger.info("copy of what is published", path=found.file.path, of=source.file.path)
                 self._fresh.remove(found)
-                self._sources.end(found.file, -1)
+                end = recognition.length(found.file)
+                self._sources.facts.append(source.checkpoint().for_copy(found.file, end))
+                self._sources.end(found.file, end)
                 self._sources.finish(source)
                 return
-        if alive and self._has_to_wait(found.file):
+        if self._has_to_wait(found.file, originals or self._originals(found.file)):
+            self._waiting.add((found.file.device, found.file.inode))
             self._fresh.remove(found)
             found.file.close()
 
-    def _has_to_wait(self, file: OpenFile) -> bool:
-        inode = (file.device, file.inode)
-        if self._sources.is_suspect(file):
-            self._waiting.add(inode)
-            return True
-        return False
+    def _is_gone(self, known: Checkpoint) -> bool:
+        if known.identity in self._sources.open:
+            return False
+        return known.identity in self._sources.overwritten or not recognition.is_intact(known)
+
+    def _originals(self, file: OpenFile) -> list[Checkpoint]:
+        """The checkpoints of files that this one may be an unfinished copy of."""
+        found = []
+        for known in self._state.alike(file, self._sources.owners):
+            source = self._sources.open.get(known.identity)
+            other = source.file if source else recognition.original(known)
+            if other and (recognition.is_beginning(file, other) or (source and source.is_overwritten())):
+                found.append(known)
+            if other and not source:
+                other.close()
+        return found
+
+    def _has_to_wait(self, file: OpenFile, originals: list[Checkpoint]) -> bool:
+        if not originals or self._sources.once:
+            return False
+        sources = [self._sources.open.get(known.identity) for known in originals]
+        # What was removed but is still read will leave its copy to be recognized.
+        leaving = any(source and not source.file.is_at(source.file.path) for source in sources)
+        return self._sources.is_suspect(file) or leaving
 
     def _begin(self) -> None:
         """Claim what is new. Who claimed a file first has it; who comes later takes it over from there."""
@@ -144,7 +167,7 @@ class TakeUp:
         return [
             known
             for known in self._state.files.values()
-            if known.owner == self._name
+            if known.owner in self._sources.owners
             and not (known.finished or known.gone or known.identity in self._taken())
             and any(paths.covers(given, known.path) for given in self._sources.given)
         ]
@@ -152,7 +175,7 @@ class TakeUp:
     def _give_up_overwritten(self) -> None:
         sources = self._sources
         for identity, (source, since) in list(sources.overwritten.items()):
-            if source.finished:
+            if source.ending:
                 continue
             known = self._state.files.get(identity)
             if known and (found := recognition.copied(known, sources.examine)):
@@ -175,7 +198,7 @@ class TakeUp:
         sources.lose(
             known.path, known.position, unread, "gone, truncated or overwritten while nobody read it"
         )
-        sources.orphaned.append(known.model_copy(update={"gone": True, "at": now()}))
+        sources.facts.append(known.model_copy(update={"gone": True, "at": now()}))
 
 
 def _tell_resumed(file: OpenFile, known: Checkpoint) -> None:

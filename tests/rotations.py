@@ -1,0 +1,348 @@
+"""An action model of files that are written, rotated and destroyed while they are tailed, and its oracle."""
+
+import contextlib
+import gzip
+import os
+import random
+import shutil
+import threading
+import time
+from collections import defaultdict
+from pathlib import Path
+
+from schemas.errors import Problem
+from schemas.profile import load
+from schemas.rawkey import RawKey
+from streams.settings import Settings, TailSettings
+from streams.sources import Loss, Sources
+from streams.tail import Tailer
+from topics.connection import KafkaSettings
+from topics.transaction import AbandonedError
+
+HEADER = (
+    b"Type,Call Sign,Air Date,Spot ID,Campaign,Advertiser Name,ISCI,"
+    b"Time,Len,Daypart,Status,Spot Rate,Bill Code\n"
+)
+
+#: How long the tailers wait for a copy or a rotated file to be whole.
+GRACE_S = 0.05
+
+
+def line(number: int, seed: int, text: bytes = b"Acme") -> bytes:
+    return b"SPOT,WABC,11/24/2026,S-%06d,C-%d,%b,,12:00:00,30,EM,CLEARED,10.00,STD\n" % (number, seed, text)
+
+
+class Life:
+    """What was written as one file, whatever names and copies it went through."""
+
+    def __init__(self, path: Path) -> None:
+        self.paths = {str(path)}
+        self.data = b""
+        self.half = b""  # the rest of a line that was begun
+        self.unlinked = False
+        self.destroyed = False  # whether some of it was, which may not have been read
+
+
+class World:
+    """A folder, the model of what is in it, and the tailer that follows it. Reproducible from ``seed``."""
+
+    def __init__(self, kafka: KafkaSettings, folder: Path, seed: int) -> None:
+        self.kafka, self.folder, self.seed = kafka, folder, seed
+        self.chance = random.Random(seed)
+        self.name = f"rotation-{folder.name}"
+        self.lives: list[Life] = []
+        self.at: dict[Path, Life] = {}  # what stands where
+        self.losses: list[Loss] = []
+        self.done: list[str] = []  # the actions so far
+        self.tailer: Tailer | None = None
+        self.number = self.names = self.tailers = 0
+
+    # -- the tailer
+
+    def make(self, *, once: bool = False) -> Tailer:
+        tail = TailSettings(
+            name=f"{self.name}-{self.tailers}",
+            block_bytes=4096,
+            rotated_after_s=GRACE_S,
+            copy_wait_s=10 * GRACE_S,
+            watch="poll",
+        )
+        settings = Settings(kafka=self.kafka, tail=tail)
+        sources = Sources([str(self.folder)], load("avion"), settings.tail, once=once)
+        self.sources = sources
+        return Tailer(settings, sources, once=once, stop=threading.Event())
+
+    def start(self) -> None:
+        if self.tailer is None:
+            self.tailer = self.make()
+            self.tailer.start()
+
+    def poll(self, turns: int = 1) -> None:
+        if self.tailer:
+            self.tailer.look()
+            for _ in range(turns):
+                self.tailer.poll_once()
+
+    def settle(self) -> None:
+        """Poll until everything is decided."""
+        if self.tailer is None:
+            return
+        for _ in range(100):
+            self.tailer.look()
+            while self.tailer.poll_once():
+                pass
+            if not self.sources.unsettled:
+                return
+            time.sleep(GRACE_S / 2)
+
+    def drop(self) -> None:
+        """Forget the tailer as it is, as a crash does; what it has under way may be committed or not."""
+        if self.tailer:
+            self.losses += self.sources.losses
+            self.tailer._publisher.abandon()
+            self.tailer.close()
+            self.tailer = None
+
+    # -- what happens
+
+    def step(self) -> None:
+        names = [name for name in dir(self) if name.startswith("do_")]
+        weights = [getattr(self, name).__defaults__[0] for name in names]
+        (name,) = self.chance.choices(names, weights)
+        self.done.append(name[3:])
+        getattr(self, name)()
+
+    def log(self) -> Path:
+        return self.folder / self.chance.choice(("a.log", "b.log"))
+
+    def put(self, path: Path, data: bytes, mode: str = "ab") -> None:
+        with path.open(mode) as file:
+            file.write(data)
+
+    def lines(self, most: int = 40) -> bytes:
+        count = self.chance.randint(1, most)
+        self.number += count
+        texts = (b"Acme", b'"Acme, Inc."', b'"two\nlines"', b"x" * 300)
+        return b"".join(
+            line(self.number - index, self.seed, self.chance.choice(texts)) for index in range(count, 0, -1)
+        )
+
+    def living(self, path: Path) -> Life:
+        """The file at ``path``, made where there is none."""
+        if path not in self.at:
+            life = self.at[path] = Life(path)
+            self.lives.append(life)
+            life.data = HEADER
+            self.put(path, HEADER, "wb")
+        return self.at[path]
+
+    def do_append(self, weight: int = 10) -> None:
+        path = self.log()
+        life = self.living(path)
+        data = life.half + self.lines()
+        life.half = b""
+        life.data += data
+        self.put(path, data)
+
+    def do_append_a_part(self, weight: int = 5) -> None:
+        path = self.log()
+        life = self.living(path)
+        data = life.half + self.lines(3)
+        cut = self.chance.randint(len(life.half), len(data) - 1)
+        life.half = data[cut:]
+        life.data += data[:cut]
+        self.put(path, data[:cut])
+
+    def do_rotate(self, weight: int = 5) -> None:
+        path = self.log()
+        if path in self.at:
+            self.moved(path, self.fresh_name(path))
+
+    def moved(self, path: Path, to: Path) -> None:
+        path.rename(to)
+        self.at[to] = self.at.pop(path)
+        self.at[to].paths.add(str(to))
+        if self.chance.random() < 0.5:
+            self.living(path)
+
+    def fresh_name(self, path: Path) -> Path:
+        self.names += 1
+        return path.with_name(f"{path.name}.{self.names}")
+
+    def do_copytruncate(self, weight: int = 5) -> None:
+        path = self.log()
+        if path not in self.at:
+            return
+        copy = self.fresh_name(path)
+        shutil.copy(path, copy)
+        if self.tailer and self.chance.random() < 0.3:
+            if self.chance.random() < 0.5:  # the tailer has seen the copy before there is more
+                self.poll()
+            life = self.at[path]
+            data = life.half + self.lines(3)
+            life.half = b""
+            life.data += data
+            self.put(path, data)
+            self.poll(3)
+            self.poll(3)
+            read = [s.end for s in self.sources.open.values() if s.file.is_at(str(path))]
+            life.destroyed = read != [len(life.data)]
+        life = self.at.pop(path)
+        life.paths.add(str(copy))
+        self.at[copy] = life
+        self.lives.append(new := Life(path))
+        self.at[path] = new
+        os.truncate(path, 0)
+        if self.chance.random() < 0.5:
+            self.poll()
+        new.data = HEADER
+        self.put(path, HEADER)
+
+    def do_truncate(self, weight: int = 2) -> None:
+        path = self.log()
+        if path in self.at:
+            self.at.pop(path).destroyed = True
+            self.living(path)
+
+    def do_replace(self, weight: int = 2) -> None:
+        path = self.log()
+        if path not in self.at:
+            return
+        self.unlinked(path)
+        life = self.living(self.folder / ".new")
+        self.at[path] = self.at.pop(self.folder / ".new")
+        life.paths.add(str(path))
+        life.data += (data := self.lines())
+        self.put(self.folder / ".new", data)
+        (self.folder / ".new").replace(path)
+
+    def do_delete(self, weight: int = 2) -> None:
+        if self.at:
+            path = self.chance.choice(sorted(self.at))
+            self.unlinked(path)
+            path.unlink()
+
+    def unlinked(self, path: Path) -> None:
+        """What a tailer has open it can still read."""
+        is_open = any(source.file.is_at(str(path)) for source in self.sources.open.values())
+        life = self.at.pop(path)
+        life.unlinked = True
+        life.destroyed = life.destroyed or self.tailer is None or not is_open
+
+    def do_gzip(self, weight: int = 3) -> None:
+        rotated = [path for path in self.at if path.suffix[1:].isdigit()]
+        if not rotated:
+            return
+        path = self.chance.choice(sorted(rotated))
+        to = path.with_name(path.name + ".gz")
+        part = to.with_name("." + to.name)
+        part.write_bytes(gzip.compress(path.read_bytes()))
+        part.rename(to)
+        if self.chance.random() < 0.5:
+            self.poll()
+        self.at[to] = self.at.pop(path)
+        self.at[to].paths.add(str(to))
+        path.unlink()
+
+    def do_poll(self, weight: int = 12) -> None:
+        self.poll(self.chance.randint(1, 4))
+
+    def do_settle(self, weight: int = 4) -> None:
+        self.settle()
+
+    def do_crash(self, weight: int = 3) -> None:
+        self.poll()
+        # With it goes what it alone could still read.
+        for life in self.lives:
+            life.destroyed = life.destroyed or life.unlinked
+        self.drop()
+
+    def do_stop(self, weight: int = 2) -> None:
+        self.settle()
+        self.drop()
+
+    def do_start(self, weight: int = 8) -> None:
+        self.start()
+
+    def do_second_tailer(self, weight: int = 1) -> None:
+        """Of another name, for the same folder: the first one is fenced."""
+        first, sources = self.tailer, self.sources
+        self.tailers += 1
+        self.tailer = self.make()
+        self.tailer.start()
+        self.poll(3)
+        if first:
+            with contextlib.suppress(Problem, AbandonedError):
+                first.look()
+                while first.poll_once():
+                    pass
+            self.losses += sources.losses
+            first.close()
+
+    def finish(self) -> None:
+        """Settle, then once more to the end of everything, as when the tailer is given a last run."""
+        for number in range(self.tailers + 1):  # each tells what became of what it had
+            self.tailers = number
+            self.settle()
+            self.drop()
+            self.start()
+        self.settle()
+        self.drop()
+        last = self.make(once=True)
+        last.run()
+        self.losses += self.sources.losses
+
+
+class Oracle:
+    """Compares what is committed of a world's folder with what the model wrote there."""
+
+    def __init__(self, world: World, published: dict[str, list[tuple[RawKey, bytes]]]) -> None:
+        self.world, self.published = world, published
+
+    def faults(self) -> list[str]:
+        """What is not as it has to be; ``published`` has the records by their files' identities."""
+        found: list[str] = []
+        of: dict[int, list[str]] = defaultdict(list)
+        for identity, records in self.published.items():
+            lives = [n for n, life in enumerate(self.world.lives) if _fits(life, records)]
+            if len(lives) > 1 and not any(value.endswith(b"\n") for _, value in records):
+                lives = [n for n in lives if n not in of][:1]  # only the beginning of a line
+            if len(lives) != 1:
+                found.append(f"{identity}: {len(records)} records are of {len(lives)} files")
+                continue
+            of[lives[0]].append(identity)
+            found += [f"{identity}: {fault}" for fault in _contiguity(records)]
+        for number, life in enumerate(self.world.lives):
+            identities = of[number]
+            if len(identities) > 1:
+                found.append(f"file {number} was published {len(identities)} times")
+            end = max((_end(self.published[identity]) for identity in identities), default=0)
+            found += self._missing(number, life, end)
+        return found
+
+    def _missing(self, number: int, life: Life, end: int) -> list[str]:
+        size = len(life.data) if life.data != HEADER[: len(life.data)] else 0
+        if end >= size:
+            return []
+        where = f"file {number} {sorted(life.paths)}: {end} of {size} bytes"
+        if not life.destroyed:
+            return [where]
+        told = any(loss.path in life.paths for loss in self.world.losses)
+        return [] if told or not end else [f"{where}, destroyed and not told"]
+
+
+def _fits(life: Life, records: list[tuple[RawKey, bytes]]) -> bool:
+    return all(life.data[key.offset : key.offset + len(value)] == value for key, value in records)
+
+
+def _end(records: list[tuple[RawKey, bytes]]) -> int:
+    return max((key.offset + len(value) for key, value in records), default=0)
+
+
+def _contiguity(records: list[tuple[RawKey, bytes]]) -> list[str]:
+    expected = (0, 0)
+    for key, value in records:
+        if (key.number - 1, key.offset - key.skipped) != expected:
+            return [f"record {key.number} at {key.offset} does not follow {expected}"]
+        expected = (key.number, key.offset + len(value))
+    return []

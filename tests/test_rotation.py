@@ -1,0 +1,77 @@
+"""Random lives of files on a real broker: what is committed is what could be read, in order, each byte once.
+
+``ROTATION_SEED=N`` replays one sequence, ``ROTATION_SEQUENCES=N`` runs as many in the soak test.
+"""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from rotations import Oracle, World
+
+from schemas.descriptor import Descriptor
+from schemas.rawkey import RawKey
+from streams.lab.kafka import Broker
+from topics.catalogue import FILES, RAW
+from topics.connection import KafkaSettings
+from topics.provision import apply
+from topics.reader import read_all
+
+pytestmark = pytest.mark.broker
+
+_ACTIONS = 25
+_AT_ONCE = 6
+
+
+@pytest.fixture(scope="module")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """A broker of these tests' own, which one of them restarts."""
+    with Broker(tmp_path_factory.mktemp("rotation-kafka")) as running:
+        apply(KafkaSettings(bootstrap_servers=running.bootstrap))
+        yield running
+
+
+def live(kafka: Broker, folder: Path, seed: int) -> World:
+    folder.mkdir()
+    world = World(KafkaSettings(bootstrap_servers=kafka.bootstrap, timeout_s=30), folder, seed)
+    world.start()
+    for _ in range(_ACTIONS):
+        world.step()
+    world.finish()
+    return world
+
+
+def judge(kafka: Broker, worlds: list[World]) -> list[str]:
+    """What is wrong, with the seeds."""
+    settings = KafkaSettings(bootstrap_servers=kafka.bootstrap, timeout_s=30)
+    files = {m.key(): Descriptor.load(m.value()) for m in read_all(settings, FILES.name)}
+    records: dict[str, dict[str, list[tuple[RawKey, bytes]]]] = defaultdict(lambda: defaultdict(list))
+    for message in read_all(settings, RAW.name):
+        key = RawKey.unpack(message.key())
+        file = files[key.descriptor]
+        records[str(Path(file.path).parent)][file.identity].append((key, message.value()))
+    for identities in records.values():
+        for published in identities.values():
+            published.sort(key=lambda record: record[0].number)
+    found = []
+    for world in worlds:
+        faults = Oracle(world, records[str(world.folder)]).faults()
+        found += [f"ROTATION_SEED={world.seed}: {fault}; {' '.join(world.done)}" for fault in faults]
+    return found
+
+
+def run(kafka: Broker, folder: Path, seeds: Iterable[int]) -> None:
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        worlds = [(seed, pool.submit(live, kafka, folder / f"{seed}", seed)) for seed in seeds]
+    broken = [f"ROTATION_SEED={seed}: {w.exception()!r}" for seed, w in worlds if w.exception()]
+    faults = broken + judge(kafka, [world.result() for _, world in worlds if not world.exception()])
+    assert not faults, "\n".join(faults)
+
+
+@pytest.mark.slow
+def test_what_is_committed_is_what_could_be_read(kafka: Broker, tmp_path: Path) -> None:
+    given = os.environ.get("ROTATION_SEED")
+    run(kafka, tmp_path, [int(given)] if given else range(int(os.environ.get("ROTATION_SEQUENCES", "100"))))
