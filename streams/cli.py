@@ -306,6 +306,7 @@ def profile_check(
     *,
     profile: Annotated[str, typer.Option(help="Mapping profile, a name or a TOML file.")] = "",
     first: Annotated[int, typer.Option(min=0, help="Rejections to show in full.")] = 20,
+    mapped: Annotated[int, typer.Option(min=0, help="Accepted records to show as they are mapped.")] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="Print one object.")] = False,
 ) -> int:
     """What would be rejected of a file, and why; needs no Kafka. Exit status 1 when something would."""
@@ -314,9 +315,9 @@ def profile_check(
     from streams.settings import load as settings
 
     tail = settings().tail
-    report = check(file, load(profile or tail.profile), tail, first)
+    report = check(file, load(profile or tail.profile), tail, first, mapped)
     print(report.as_json() if as_json else report.as_text())
-    return 1 if report.rejected else 0
+    return 1 if report.rejected or report.damage else 0
 
 
 @app.command()

@@ -143,9 +143,8 @@ class _Grammar:
         #: Wherever a record's name may stand in a tag; found as fast as a literal when it is one.
         self.mention = re.compile(rb"%b[\s/>]" % (name if len(names) > 1 else re.escape(names[0]))).search
         self.token = re.compile(
-            rb"(?P<start>%b%b>)|(?P<end>%b[^<>]*+>)|(?P<aside>%b)|%b>|(?P<bad><)"
-            % (start, _ATTRIBUTES, end, aside, _TAG)
-        ).search
+            rb"(?P<start>%b%b>)|(?P<end>%b[^<>]*+>)|(?P<aside>%b)" % (start, _ATTRIBUTES, end, aside)
+        ).match
         self.aside = re.compile(aside).match
         #: Text, and tags that neither begin nor end a record.
         self.between = re.compile(rb"(?:[^<]++|(?!%b|%b)%b>)*+" % (start, end, _TAG)).match
@@ -173,8 +172,12 @@ class _Scan:
                 return end
             at = after
 
+    def _skip(self, at: int) -> int:
+        """Where the text and the tags end that neither begin nor end a record."""
+        return self._grammar.between(self.data, at).end()  # type: ignore[union-attr] # it matches nothing, too
+
     def _between(self, at: int) -> int:
-        end = self._grammar.between(self.data, at).end()  # type: ignore[union-attr] # it matches nothing, too
+        end = self._skip(at)
         if end - at > self._limit:
             for tag in self._grammar.tags(self.data, at, end):
                 if tag.end() - tag.start() > self._limit:
@@ -210,10 +213,11 @@ class _Scan:
 
     def _end_by_counting(self, at: int, begin: int) -> int:
         depth, starts = 1, 0
-        while token := self._grammar.token(self.data, begin):
+        while (begin := self._skip(begin)) < len(self.data):
+            token = self._grammar.token(self.data, begin)
+            if not token:
+                return self._unfinished(begin)
             sort, begin = token.lastgroup, token.end()
-            if sort == "bad":
-                return self._unfinished(token.start())
             if sort == "aside" and (begin := self._after(token)) < 0:
                 return begin
             if begin - at > self._limit:

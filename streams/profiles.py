@@ -1,6 +1,7 @@
 """The ``profile`` commands: list and show mapping profiles, and check a file against one without Kafka."""
 
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,13 +9,16 @@ import orjson
 
 from schemas import profile
 from schemas.errors import UsageError
+from schemas.hashes import Canonical
 from schemas.letter import Reason
 from schemas.profile import Profile
 from schemas.records import KINDS, Invalid, Valid
 from streams.framing import Framed
+from streams.gzipped import DamagedError
 from streams.judge import Judge
 from streams.settings import TailSettings
 from streams.source import OpenFile, Source
+from streams.wide import narrow
 
 _BLOCK = 1_048_576
 _RULES = 1000  #: different ones that are counted apart
@@ -39,6 +43,8 @@ class Report:
         self.rejected = 0
         self.rules: Counter[str] = Counter()  #: "field: rule" → records that break it
         self.first: list[Rejection] = []
+        self.mapped: list[Canonical] = []  #: the first records that would be accepted
+        self.damage = ""  #: why the rest of the file cannot be read
 
     @property
     def records(self) -> int:
@@ -62,6 +68,8 @@ class Report:
             "rejected": self.rejected,
             "rules": dict(self.rules.most_common()),
             "rejections": [rejection._asdict() for rejection in self.first],
+            "mapped": self.mapped,
+            "damage": self.damage,
         }
         return orjson.dumps(found).decode()
 
@@ -74,6 +82,11 @@ class Report:
             f"rejected {self.rejected}",
         ]
         lines += [f"  {count:>8}  {rule}" for rule, count in self.rules.most_common()]
+        if self.damage:
+            lines.append(f"the rest cannot be read: {self.damage}")
+        for record in self.mapped:
+            lines.append(f"mapped: {record['record_type']}")
+            lines += [f"    {name}: {value!r}" for name, value in record.items() if name != "record_type"]
         for rejection in self.first:
             lines.append(
                 f"line {rejection.line}, offset {rejection.offset}: {rejection.record_type}".rstrip(": ")
@@ -87,38 +100,51 @@ class Report:
 class _Lines:
     """Line numbers by byte offset, asked for in ascending order; reads the file in blocks."""
 
-    def __init__(self, file: OpenFile) -> None:
+    def __init__(self, file: OpenFile, encoding: str) -> None:
         self._file, self._offset, self._line = file, 0, 1
+        self._little = encoding == "utf-16-le" if encoding.startswith("utf-16") else None
 
     def at(self, offset: int) -> int:
         while self._offset < offset:
             block = self._file.read(self._offset, min(_BLOCK, offset - self._offset))
-            if not block:
+            size = len(block)
+            if not size:
                 raise UsageError("the file became shorter while it was read", where=self._file.path)
+            if self._little is not None:
+                block = narrow(block[: len(block) & ~1], little=self._little)
             self._line += block.count(b"\n")
-            self._offset += len(block)
+            self._offset += size
         return self._line
 
 
-def check(path: str | Path, used: Profile, settings: TailSettings, first: int) -> Report:
-    """Judge all of a file, in bounded memory; the report names the ``first`` rejections.
+def check(path: str | Path, used: Profile, settings: TailSettings, first: int, mapped: int = 0) -> Report:
+    """Judge all of a file, in bounded memory; the report has the ``first`` rejections and ``mapped`` records.
 
     Raises :class:`UsageError` for a file that is missing, unreadable, empty, binary, without its header, or
     of an unknown layout.
     """
-    file = OpenFile(str(path))
+    # Line numbers are looked up behind what is read; going back would inflate a gzip file anew.
+    file, again = OpenFile(str(path)), OpenFile(str(path))
     try:
         head = file.examine(used, final=True)
         if head is None:
             raise UsageError("no header row", where=str(path))
         source = Source(file, head, used, settings, partitions=1, known=None)
         judge = Judge(source.descriptor)
-        report, lines = Report(str(path), used.name), _Lines(file)
-        while (framed := source.read(final=True)) is not None:
-            _enter(report, framed, judge.judge(framed.records), lines, first)
+        again.read(0, 2)
+        report, lines = Report(str(path), used.name), _Lines(again, head.encoding)
+        try:
+            while (framed := source.read(final=True)) is not None:
+                verdicts = judge.judge(framed.records)
+                _enter(report, framed, verdicts, lines, first)
+                good = (verdict.record for verdict in verdicts if isinstance(verdict, Valid))
+                report.mapped += islice(good, mapped - len(report.mapped))
+        except DamagedError as error:
+            report.damage = error.strerror or ""
         return report
     finally:
         file.close()
+        again.close()
 
 
 def _enter(

@@ -4,13 +4,20 @@ import gzip
 import random
 import tracemalloc
 import zlib
+from pathlib import Path
 
 import pytest
+from exports import AVION
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams import gzipped
+from streams.checkpoint import Checkpoint
+from streams.framing import Framed
 from streams.gzipped import START, DamagedError, Gunzip, Member
+from streams.lab.generate import generate
+from streams.settings import TailSettings
+from streams.source import OpenFile, Source
 
 
 class Held:
@@ -156,3 +163,87 @@ def test_a_bomb_takes_no_memory() -> None:
         assert tracemalloc.get_traced_memory()[1] < 10_000_000
     finally:
         tracemalloc.stop()
+
+
+def source(path: Path, known: Checkpoint | None = None) -> Source:
+    file = OpenFile(str(path))
+    head = file.examine(AVION, final=False)
+    assert head
+    if known:
+        assert known.proves(file)
+    return Source(file, head, AVION, TailSettings(block_bytes=10_000), partitions=1, known=known)
+
+
+def lines(records: int) -> list[bytes]:
+    return [line.data for line in generate(records, 3)]
+
+
+def test_a_file_goes_on_from_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gzipped, "_APART", 20_000)
+    path = tmp_path / "log.csv.gz"
+    data = b"".join(lines(20_000))
+    path.write_bytes(b"".join(deflate(data[at : at + 30_000]) for at in range(0, len(data), 30_000)))
+    found: list[bytes] = []
+    reading = source(path)
+    while (framed := reading.read(final=True)) is not None:
+        found += framed.records
+        if reading.position > len(data) * 9 // 10:
+            break
+    known = Checkpoint.model_validate_json(reading.checkpoint().model_dump_json())
+    reading.file.close()
+    assert known.member.inside > known.position - 1_200_000 > 0
+    later = source(path, known)
+    while (framed := later.read(final=True)) is not None:
+        found += framed.records
+    assert later.position == len(data) == later.file.size()
+    assert found == [line.data for line in generate(20_000, 3) if line.number]
+    other = tmp_path / "other.gz"
+    other.write_bytes(deflate(data[:-9] + b"#\n" + data[-9:-2]))
+    assert known.proves(OpenFile(str(other)))
+    other.write_bytes(deflate(data.replace(b"2026", b"2025")))
+    with pytest.raises(AssertionError):
+        source(other, known)
+
+
+def test_what_is_readable_of_a_damaged_file_is_read_and_the_rest_told(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv.gz"
+    data = b"".join(lines(3000))
+    packed = deflate(data)
+    for broken, why in (
+        (packed[:-5000], "in the middle of a member, at byte"),
+        (packed[:-5000] + b"\xff" * 40 + packed[-4960:], "corrupt at byte"),
+        (packed[:-8] + bytes(8), "corrupt at byte"),
+    ):
+        path.write_bytes(broken)
+        reading = source(path)
+        found: list[Framed] = []
+        with pytest.raises(DamagedError, match=why):
+            found.extend(iter(lambda: reading.read(final=True), None))  # noqa: B023 - it is used up at once
+        assert data[reading.position - 20 : reading.position].endswith(b"\n")
+        assert len(data) - reading.position < 60_000
+        records = [record for part in found for record in part.records]
+        expected = [line.data for line in generate(3000, 3) if line.number]
+        assert records == expected[: len(records)]
+        assert len(records) > 2000
+        reading.file.close()
+
+
+def test_a_growing_file_is_followed(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv.gz"
+    compress = zlib.compressobj(6, zlib.DEFLATED, 31)
+    with path.open("wb") as log:
+        head, *rest = lines(50)
+        log.write(compress.compress(head) + compress.flush(zlib.Z_SYNC_FLUSH))
+        log.flush()
+        reading = source(path)
+        for line in rest:
+            log.write(compress.compress(line) + compress.flush(zlib.Z_SYNC_FLUSH))
+            log.flush()
+            framed = reading.read(final=False)
+            assert framed
+            assert framed.records == [line]
+        assert reading.read(final=False) is None
+        log.write(compress.flush())
+    assert reading.read(final=True) is not None
+    assert reading.finished
+    reading.file.close()

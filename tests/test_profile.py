@@ -54,7 +54,7 @@ def test_a_profile_needs_little(tmp_path: Path) -> None:
         (MINIMAL + 'date_format = "%q"', "date_format: %q is not one of"),
         (MINIMAL + 'date_format = "%m/%Y"', "date_format has no day"),
         (MINIMAL + 'encoding = "utf-9"', "encoding: no such encoding: utf-9"),
-        (MINIMAL + 'format = "xml"', "format: only csv and tsv can be read"),
+        (MINIMAL + 'format = "xml"', 'xml is needed with format = "xml", and only there'),
         (MINIMAL + 'delimiter = ";;"', "delimiter: String should have at most 1 character"),
         (MINIMAL + "header = false", "columns are needed"),
     ],
