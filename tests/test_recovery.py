@@ -77,7 +77,9 @@ def test_all_dead_letters_are_redriven_when_the_fault_is_gone(flow):
     flow.faults()
     redrive(flow, "--all")
     flow.check(log)
-    assert flow.booked() == log.accepted
+    booked = flow.booked()  # with what other tests' letters held
+    assert not log.accepted - booked
+    assert set(booked.values()) == {1}
     assert validated(flow) == published
     left = flow.listed("--file", str(log.path))
     assert len(left) == log.truth.bad
@@ -97,7 +99,8 @@ def mend_and_discard(flow, log, left, published):
     assert status == 0, said
     assert flow.run("dlq", "discard", second["key"], "--why", "again")[0] == 1
     flow.check(log, delivered=log.truth.records - log.truth.bad + 1, rejected=log.truth.bad - 1)
-    assert flow.booked() == log.accepted + fresh.accepted
+    assert not log.accepted + fresh.accepted - flow.booked()
+    assert flow.totals()["duplicates_booked"] == 0
     assert validated(flow) == published + 1
     assert {letter["key"] for letter in flow.listed("--file", str(log.path))} == {
         letter["key"] for letter in left[2:]
