@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: install demo test test-quick soak lint bench lock clean
+.PHONY: install demo test test-quick soak lint bench fuzz lock clean
 
 install: .venv/ready
 
@@ -35,6 +35,14 @@ lint: install
 
 bench: install
 	$(BIN)/spotstream bench $(ARGS)
+
+# Every framer for FUZZ_S seconds; inputs that broke a promise are left in .cache/fuzz.
+FUZZ_S ?= 400
+FRAMERS := csv tsv fixed xml csv-utf-16-le csv-utf-16-be fixed-utf-16-le xml-utf-16-le xml-utf-16-be
+fuzz: install
+	@mkdir -p $(FRAMERS:%=.cache/fuzz/%)
+	@set -e; for name in $(FRAMERS); do $(BIN)/python tests/fuzz/framing.py $$name -max_len=300 -timeout=60 \
+	  -max_total_time=$(FUZZ_S) -print_final_stats=1 -artifact_prefix=.cache/fuzz/$$name- .cache/fuzz/$$name; done
 
 # Renews the hashed lock from pyproject.toml (needs uv on the PATH).
 lock:

@@ -1,7 +1,10 @@
 """Mapping profiles: loading, headings, layouts; and the commands that show and use them."""
 
+import gzip
 import json
+import re
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ from schemas.profile import Layout, Profile
 from schemas.records import COLUMNS, REQUIRED
 from streams.cli import main
 from streams.lab.generate import generate
+from streams.lab.spelling import Format
 
 MINIMAL = 'name = "mine"\ntime_zone = "Europe/Vienna"\ncurrency = "EUR"\n'
 
@@ -198,3 +202,97 @@ def test_list_and_show(tmp_path: Path, monkeypatch, capsys) -> None:
     copied.write_text(capsys.readouterr().out)
     assert profile.load(copied) == AVION
     assert run(monkeypatch, "show", "nope") == 2
+
+
+DOCUMENT = (Path(__file__).parents[1] / "docs/profiles.md").read_text("utf-8")
+
+
+def test_every_key_column_and_directive_is_documented() -> None:
+    keys = [*Profile.model_fields, *profile.Codes.model_fields, *profile.Span.model_fields]
+    keys += profile.Markup.model_fields
+    for key in keys:
+        assert re.search(rf"[`\[.]{key}[`\].]", DOCUMENT) or f"[xml.{key}]" in DOCUMENT, key
+    for kind, columns in COLUMNS.items():
+        (row,) = re.findall(rf"^\| {kind} \| (.*) \|$", DOCUMENT, re.MULTILINE)
+        told = [f"`{name}`" if name in REQUIRED[kind] else f"*`{name}`*" for name in columns]
+        assert row == ", ".join(told)
+    for directive in profile.DIRECTIVES:
+        assert f"`{directive}`" in DOCUMENT
+
+
+@pytest.mark.parametrize("table", re.findall(r"```toml\n(.*?)```", DOCUMENT, re.DOTALL))
+def test_the_documented_pieces_of_profiles_are_right(table: str) -> None:
+    given = tomllib.loads(table)
+    kind = {"fixed": "spot", "xml": "spot"}.get(given.get("format", "csv"))
+    rest = {name: f"Else/{name}" for name in REQUIRED["spot"]}
+    if kind and "xml" in given:
+        given["xml"]["fields"] = rest | given["xml"]["fields"]
+    elif kind:
+        places = {name: {"start": 100 + at, "length": 1} for at, name in enumerate(rest) if name != "station"}
+        given["fixed"]["spot"] = places | given["fixed"]["spot"]
+    used = Profile.model_validate({"name": "x", "time_zone": "UTC", "currency": "USD"} | given)
+    assert used.format == given.get("format", "csv")
+
+
+@pytest.mark.parametrize(
+    ("toml", "told"),
+    [
+        ('format = "fixed"', 'fixed is needed with format = "fixed"'),
+        ('format = "csv"\n[xml]\nrecord = "r"\nfields = {}', "only there"),
+        (
+            'format = "fixed"\nheader = true\n[fixed.all]\nrecord_type = {start = 1, length = 2}',
+            "are not for fixed",
+        ),
+        ('format = "fixed"\n[fixed.all]\nstation = {start = 0, length = 2}', "fixed.all.station.start"),
+        ('format = "fixed"\n[fixed.all]\nspot = {start = 1, length = 2}', "no such column: spot"),
+        ('format = "fixed"\n[fixed.all]\nstation = {start = 1, length = 2}', "fixed.all has no record_type"),
+        (
+            'format = "fixed"\nfixed.all.record_type = {start = 1, length = 2}\n'  # noqa: ISC004 - one text
+            "fixed.all.rate = {start = 3, length = 2}\nfixed.spot.rate = {start = 5, length = 2}",
+            "in fixed.all and in fixed.spot: rate",
+        ),
+        ('format = "xml"\n[xml]\nrecord = []\nfields = {}', "at least one name"),
+        ('format = "xml"\n[xml]\nrecord = "a:b"\nfields = {}', "without prefix"),
+        ('format = "xml"\n[xml]\nrecord = "r"\nfields = {spot_id = "a//b"}', "'a//b' is not as Child"),
+        ('format = "xml"\n[xml]\nrecord = "r"\nfields = {spotid = "a"}', "no such column: spotid"),
+        ('format = "xml"\n[xml]\nrecord = "r"\nfields = {spot_id = "a"}', "no column for record_type"),
+        ('encoding = "shift_jis"', "shift_jis cannot be read"),
+    ],
+)
+def test_a_wrong_profile_of_another_format_is_told(tmp_path: Path, toml: str, told: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(MINIMAL + toml)
+    with pytest.raises(UsageError) as caught:
+        profile.load(path)
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize("form", ["csv", "tsv", "fixed", "xml"])
+def test_check_works_on_every_format_plain_and_gzip(
+    form: Format, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    lines = list(generate(500, 4, 0.1, form))
+    data = b"".join(line.data for line in lines)
+    plain, packed = tmp_path / "log", tmp_path / "log.gz"
+    plain.write_bytes(data)
+    packed.write_bytes(gzip.compress(data))
+    used = "avion" if form == "csv" else f"avion-{form}"
+    reports = []
+    for path in (plain, packed):
+        options = ["--profile", used, "--json", "--first", "1000", "--mapped", "3"]
+        assert run(monkeypatch, "check", str(path), *options) == 1
+        reports.append(json.loads(capsys.readouterr().out) | {"file": ""})
+    assert reports[0] == reports[1]
+    assert reports[0]["records"] == 500
+    assert [found["number"] for found in reports[0]["rejections"]] == [
+        line.number for line in lines if line.fault
+    ]
+    good = [line.record_type for line in lines if line.number and not line.fault]
+    assert [record["record_type"] for record in reports[0]["mapped"]] == good[:3]
+
+
+def test_check_tells_that_a_file_is_damaged(tmp_path: Path, monkeypatch, capsys) -> None:
+    path = tmp_path / "log.gz"
+    path.write_bytes(gzip.compress(b"".join(line.data for line in generate(500, 4)))[:-20])
+    assert run(monkeypatch, "check", str(path)) == 1
+    assert "the rest cannot be read: gzip: it ends in the middle of a member" in capsys.readouterr().out
