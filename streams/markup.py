@@ -166,6 +166,8 @@ class _Scan:
         """
         while True:
             end = self._between(at)
+            if self.data[end + 1 : end + 2] not in (b"!", b"?"):
+                return end
             opener = self._grammar.aside(self.data, end)
             after = self._after(opener) if opener else _OPEN
             if after < 0 or after - end > self._limit:
@@ -194,20 +196,21 @@ class _Scan:
 
         :data:`_OPEN` where it may still end, :data:`_BROKEN` where it cannot or none begins.
         """
-        opening = self._grammar.opening(self.data, at)
+        data, grammar = self.data, self._grammar
+        opening = grammar.opening(data, at)
         if not opening:
-            stray = self._grammar.closing(self.data, at)
+            stray = grammar.closing(data, at)
             return stray.end() if stray else self._unfinished(at)
         begin = opening.end()
-        if self.data[begin - 2] == _SLASH:
+        if data[begin - 2] == _SLASH:
             return begin
-        mention = self._grammar.mention(self.data, begin)
-        last = mention.end() if mention else len(self.data)
-        if self.data.find(b"<!", begin, last) < 0 and self.data.find(b"<?", begin, last) < 0:
+        mention = grammar.mention(data, begin)
+        last = mention.end() if mention else len(data)
+        if data.find(b"<!", begin, last) < 0 and data.find(b"<?", begin, last) < 0:
             if not mention:
                 return _OPEN
             closing = b"</%b>" % opening[1]
-            if self.data.startswith(closing, last - len(closing)) and last - begin >= len(closing):
+            if data.startswith(closing, max(begin, last - len(closing)), last):
                 return last
         return self._end_by_counting(at, begin)
 
