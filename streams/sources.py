@@ -106,7 +106,7 @@ class Sources:
         """The next block, of the files in turn; None when there is nothing new in any of them."""
         while self._ending:
             source = self._ending.popleft()
-            if not source.finished:
+            if not (source.finished or self._is_cut(source)):
                 return source, source.finish()
         while self._hot:
             source = self._hot.popleft()
@@ -124,24 +124,34 @@ class Sources:
         except OverwrittenError:
             self._overwrite(source)
         except OSError as error:
-            logger.error(  # noqa: TRY400 - the person needs the reason, not our stack
-                "file cannot be read; it is tried again", path=source.file.path, why=error.strerror
-            )
-            if self.once or self._is_damaged(source.file.path, error):
-                self.refused[source.file.path] = self._damaged.get(source.file.path, ())
-            self._let_go(source)
+            self._give_up(source, error)
         self.scan_due = True
         return None
 
-    def _is_damaged(self, path: str, error: OSError) -> bool:
-        """Whether a file cannot be read for what it holds. Once more it is begun with: it may be another."""
-        if not isinstance(error, DamagedError):
-            return False
-        signature = _signature(path)
-        if self._damaged.get(path) == signature:
+    def _is_cut(self, source: Source) -> bool:
+        """Whether a file that grows no more ends too early; what was read of a record is none then."""
+        try:
+            source.file.check(final=True)
+        except DamagedError as error:
+            if source.identity in self.open:
+                self._give_up(source, error, final=True)
             return True
-        self._damaged[path] = signature
         return False
+
+    def _give_up(self, source: Source, error: OSError, *, final: bool = False) -> None:
+        """Let go of a file that cannot be read. Once more it is begun with: there may be another by now."""
+        path, signature = source.file.path, _signature(source.file.path)
+        if final or self.once or (isinstance(error, DamagedError) and self._damaged.get(path) == signature):
+            self.refused[path] = signature
+        self._damaged[path] = signature
+        logger.error(
+            "file cannot be read" + ("" if path in self.refused else "; it is tried again"),
+            path=path,
+            why=error.strerror,
+            position=source.position,
+            unpublished=source.held,
+        )
+        self._let_go(source)
 
     def _overwrite(self, source: Source) -> None:
         del self.open[source.identity]
