@@ -47,6 +47,7 @@ class WideFramer:
         self._raw, self._begin = b"", position  # what was fed of the file from offset ``_begin`` on
         self._half = b""
         self._head = b""  # of what is above the limit, once its middle is not in ``_raw`` any more
+        self._head_at = 0
         self._missing = 0  # half a code unit at the end of the file
 
     @property
@@ -102,17 +103,19 @@ class WideFramer:
         return Framed(records, offsets, framed.numbers, [2 * units for units in framed.skipped], oversized)
 
     def _head_of(self, offset: int, length: int) -> bytes:
-        if self._head:
-            head, self._head = self._head, b""
-            return head
+        if self._head and offset == self._head_at:
+            return self._head
         place = offset - self._begin
         return self._raw[place : place + min(length, HEAD)]
 
     def _forget(self) -> None:
         """Keep what was not framed yet; of what is above the limit its head and its end."""
-        place = max(2 * self._units.position - self._begin, 0)
+        position = 2 * self._units.position
+        if self._head and position > self._head_at:
+            self._head = b""  # it has ended, or was a comment
+        place = max(position - self._begin, 0)
         if not self._head and len(self._raw) - place > max(self._limit, HEAD) + 4 * _KEPT:
-            self._head = self._raw[place : place + HEAD]
+            self._head, self._head_at = self._raw[place : place + HEAD], position
         if self._head:
             place = max(place, len(self._raw) - 2 * _KEPT)
         self._raw, self._begin = self._raw[place:], self._begin + place

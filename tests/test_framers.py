@@ -53,6 +53,15 @@ def test_half_a_code_unit_at_the_end_belongs_to_the_last_record() -> None:
     assert framed.records == ["a\n".encode("utf-16-le"), "b".encode("utf-16-le") + b"x"]
 
 
+def test_the_head_of_a_long_comment_is_not_that_of_a_long_line_after_it() -> None:
+    """Found by the fuzzer."""
+    make = wide(CSV, little=True)
+    comment, line = ("#" + "x" * 200_000 + "\n").encode("utf-16-le"), ("y" * 5000 + "\n").encode("utf-16-le")
+    for cuts in ([], list(range(0, 400_000, 50_000))):
+        framed = frame(make, comment + line, cuts, limit=2000)
+        assert [long.head for long in framed.oversized] == [line[:HEAD]]
+
+
 LIMIT = 16_384
 _TAG = b"<r a='"
 HOSTILE: dict[str, tuple[Make, bytes]] = {
