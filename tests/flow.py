@@ -53,7 +53,7 @@ class Log(NamedTuple):
     @property
     def records(self) -> list[bytes]:
         """The records' bytes as the oracle cuts them, header left out."""
-        return list(frame(self.path.read_bytes()))[1:]
+        return list(frame(self.path.read_bytes(), ","))[1:]
 
     @property
     def accepted(self) -> Counter[str]:
