@@ -72,24 +72,21 @@ class XmlFramer:
 
     def _frame(self, scan: "_Scan", at: int, framed: Framed, numbers: list[int], *, final: bool) -> int:
         """Take everything that is complete from ``at`` on; gives where the rest begins."""
-        data = scan.data
-        while True:
-            begin = scan.aside(at)
-            self._skip(begin - at)
-            end = self._end(scan, begin, final=final) if begin < len(data) else -1
-            if end < 0:
-                return begin
+        data, base, done = scan.data, self.position - at, at - self.pending
+        while (begin := scan.aside(at)) < len(data) and (end := self._end(scan, begin, final=final)) >= 0:
+            self.number += 1
             if end - begin > self._limit:
-                self._oversized(framed, end - begin, data[begin : min(end, begin + HEAD)])
+                head = data[begin : min(end, begin + HEAD)]
+                framed.oversized.append(Oversized(base + begin, self.number, end - begin, head))
             else:
-                self.number += 1
                 framed.records.append(data[begin:end])
-                framed.offsets.append(self.position)
+                framed.offsets.append(base + begin)
                 numbers.append(self.number)
-                framed.skipped.append(self.pending)
-                self.position += end - begin
-                self.pending = 0
+                framed.skipped.append(begin - done)
+                done = end
             at = end
+        self.position, self.pending = base + begin, begin - done
+        return begin
 
     def _end(self, scan: "_Scan", at: int, *, final: bool) -> int:
         """Where what begins at ``at`` ends, a record or not; -1 where that is not known yet."""
@@ -109,7 +106,10 @@ class XmlFramer:
         end = len(data) if end < 0 else end
         size, head = self._passed + end, self._head + data[: min(end, HEAD - len(self._head))]
         self._passed, self._head = 0, b""
-        self._oversized(framed, size, head)
+        self.number += 1
+        framed.oversized.append(Oversized(self.position, self.number, size, head))
+        self.position += size
+        self.pending += size
         return end
 
     def _pass_over(self) -> None:
@@ -118,15 +118,6 @@ class XmlFramer:
         self._head += self._held[: min(size, HEAD - len(self._head))]
         self._passed += size
         self._held = self._held[size:]
-
-    def _oversized(self, framed: Framed, size: int, head: bytes) -> None:
-        self.number += 1
-        framed.oversized.append(Oversized(self.position, self.number, size, head))
-        self._skip(size)
-
-    def _skip(self, size: int) -> None:
-        self.position += size
-        self.pending += size
 
 
 class _Grammar:
@@ -153,11 +144,11 @@ class _Grammar:
 
 
 class _Scan:
-    """Looks through what there is of a document. What is not there is looked for only once."""
+    """Looks through what there is of a document."""
 
     def __init__(self, grammar: _Grammar, data: bytes, limit: int) -> None:
         self.data, self._grammar, self._limit = data, grammar, limit
-        self._absent: dict[bytes, int] = {}
+        self._known: dict[bytes, tuple[int, int]] = dict.fromkeys((*_ASIDES.values(), b"<!", b"<?"), (0, -1))
 
     def aside(self, at: int) -> int:
         """Where the run that is to be skipped ends: at a ``<`` that does not belong to it, or with the data.
@@ -206,7 +197,7 @@ class _Scan:
             return begin
         mention = grammar.mention(data, begin)
         last = mention.end() if mention else len(data)
-        if data.find(b"<!", begin, last) < 0 and data.find(b"<?", begin, last) < 0:
+        if self._next(b"<!", begin) >= last and self._next(b"<?", begin) >= last:
             if not mention:
                 return _OPEN
             closing = b"</%b>" % opening[1]
@@ -238,20 +229,21 @@ class _Scan:
     def _after(self, opener: re.Match[bytes]) -> int:
         """Where the comment, section or instruction ends that begins with ``opener``."""
         mark = _ASIDES[opener[0]]
-        end = self._find(mark, opener.end())
-        if end < 0:
+        end = self._next(mark, opener.end())
+        if end == len(self.data):
             return _OPEN
         if mark != b"--":
             return end + len(mark)
         last = self.data[end + 2 : end + 3]
         return end + 3 if last == b">" else _BROKEN if last else _OPEN
 
-    def _find(self, mark: bytes, at: int) -> int:
-        if at >= self._absent.get(mark, len(self.data)):
-            return -1
-        found = self.data.find(mark, at)
-        if found < 0:
-            self._absent[mark] = at
+    def _next(self, mark: bytes, at: int) -> int:
+        """Where ``mark`` is next, the end of the data if nowhere; no stretch is searched twice for it."""
+        begin, found = self._known[mark]
+        if not begin <= at <= found:
+            found = self.data.find(mark, at)
+            found = len(self.data) if found < 0 else found
+            self._known[mark] = at, found
         return found
 
     def _unfinished(self, at: int) -> int:
