@@ -198,6 +198,8 @@ def test_a_path_leads_to_text(text: str, path: str, cell: str) -> None:
         ("<r>&#0;</r>", "", "must be a well-formed element: reference to invalid character number"),
         ("<r>\0</r>", "", "must be a well-formed element: not well-formed (invalid token)"),
         ("<r/><r/>", "", "must be a well-formed element: junk after document element"),
+        ("<p:r/><p:r/>", "", "must be a well-formed element: junk after document element"),
+        ("<p:r/>x", "", "must be a well-formed element: junk after document element"),
         ("<p:r/></_><_>", "", "must be a well-formed element: junk after document element"),
         ("<r a='1' a='2'/>", "", "must be a well-formed element: duplicate attribute"),
         ("<!DOCTYPE r [<!ENTITY e 'x'>]><r>&e;</r>", "", "must be an element"),
@@ -206,6 +208,7 @@ def test_a_path_leads_to_text(text: str, path: str, cell: str) -> None:
         ("text", "", "must be an element"),
         ("<r><a>1</a><a>1</a></r>", "spot_id", "must be there once, a is there 2 times"),
         ("<r><a>1<b/></a></r>", "spot_id", "must be text and hold no elements"),
+        ("<r><a><b/></a></r>", "spot_id", "must be text and hold no elements"),
     ],
 )
 def test_what_cannot_be_told_is_rejected_with_its_reason(text: str, field: str, rule: str) -> None:
@@ -229,3 +232,22 @@ def test_a_record_cannot_grow_or_read_anything(tmp_path: Path) -> None:
 def test_a_deep_record_is_read_without_falling() -> None:
     depth = 200_000
     assert rows("<r><a>1</a>" + "<b>" * depth + "</b>" * depth + "</r>", spot_id="a") == ["1"]
+
+
+@settings(deadline=None)
+@given(
+    st.recursive(
+        st.sampled_from(["<a>1</a>", "<a b='2'/>", "<b>3</b>", "x", "<p:a/>", "<b p:b='4' b='5'>6</b>"]),
+        lambda inner: st.tuples(st.sampled_from("ab"), st.lists(inner, max_size=3)).map(
+            lambda part: f"<{part[0]}>{''.join(part[1])}</{part[0]}>"
+        ),
+        max_leaves=6,
+    ),
+    st.sampled_from(["a", "b", "@b", "a/b", "a/@b", "b/@b", "a/a/b", "a/b/@b", "name()"]),
+)
+def test_the_quick_way_to_the_fields_comes_to_the_same(inner: str, path: str) -> None:
+    text = f"<r b='0'>{inner}</r>"
+    quick = rows(text, spot_id=path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(XmlRows, "_gather", lambda *_: False)
+        assert rows(text, spot_id=path) == quick
