@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaClient, AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
-from confluent_kafka import OFFSET_INVALID, Consumer, Producer
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaException, Producer
 from confluent_kafka import TopicPartition as Offset
 from confluent_kafka.admin import AdminClient
 from copier import CopyLane, make_app
@@ -73,7 +73,15 @@ def expected(partitions, records):
 def group_coordinator(broker, unique):
     """A first question to the group's coordinator creates its topic; before that, librdkafka's transactional
     offsets hang (docs/decisions.md)."""
-    committed(broker.bootstrap, unique, "any")
+    deadline = time.monotonic() + 15
+    while True:
+        try:
+            committed(broker.bootstrap, unique, "any")
+        except KafkaException:  # the broker has just started and does not know yet who coordinates
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        else:
+            return
 
 
 def committed(bootstrap, group, topic, partition=0):

@@ -8,12 +8,13 @@ transaction carries the group generation, so the broker itself refuses one that 
 
 import asyncio
 import struct
+import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
 from aiokafka.structs import ConsumerRecord, TopicPartition
-from confluent_kafka import OFFSET_INVALID, Consumer, KafkaException, Producer
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka import TopicPartition as Offset
 
 from schemas.errors import Problem, Unreachable
@@ -32,6 +33,14 @@ def group_metadata(group: str, generation: int, member: str) -> bytes:
 
 #: How much longer than the broker's transaction timeout a commit may take before the process gives up on it.
 _GRACE_S = 5.0
+
+_NO_COORDINATOR_YET = frozenset(
+    {
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    }
+)
 
 
 class Chunk(NamedTuple):
@@ -213,7 +222,20 @@ class Ownership:
     def _read_positions(self, wanted: list[TopicPartition]) -> list[tuple[int, str]]:
         # librdkafka asks with require_stable, so this waits for a transaction that is still being ended.
         asked = [Offset(tp.topic, tp.partition) for tp in wanted]
-        return [self._position(offset) for offset in self._positions.committed(asked, self.kafka.timeout_s)]
+        return [self._position(offset) for offset in self._committed(asked)]
+
+    def _committed(self, asked: list[Offset]) -> list[Offset]:
+        """Ask again while a broker that has just started is still finding out who coordinates the group."""
+        give_up_at = time.monotonic() + self.kafka.timeout_s
+        while True:
+            try:
+                found: list[Offset] = self._positions.committed(asked, self.kafka.timeout_s)
+            except KafkaException as exception:
+                if exception.args[0].code() not in _NO_COORDINATOR_YET or time.monotonic() > give_up_at:
+                    raise
+                time.sleep(0.1)
+            else:
+                return found
 
     def _partitions_of(self, topic: str) -> int:
         return len(self._positions.list_topics(topic, self.kafka.timeout_s).topics[topic].partitions)
