@@ -1,0 +1,68 @@
+"""Settings: where they come from, and that what is wrong is named."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from schemas.errors import UsageError
+from streams.settings import Settings, load
+
+DOCS = Path(__file__).parents[1] / "docs" / "settings.md"
+
+
+@pytest.fixture(autouse=True)
+def nowhere(tmp_path, monkeypatch):
+    """No settings file but the test's own."""
+    monkeypatch.chdir(tmp_path)
+
+
+def test_environment_overrides_the_file_and_flags_override_both(tmp_path, monkeypatch):
+    (tmp_path / "spotstream.toml").write_text(
+        "[batch]\nrecords = 3000\nseconds = 2.0\n[tail]\nname = 'file'\n"
+    )
+    monkeypatch.setenv("SPOTSTREAM_BATCH__RECORDS", "4000")
+    monkeypatch.setenv("SPOTSTREAM_TAIL__NAME", "environment")
+    found = load({"tail": {"name": "flag"}})
+    assert (found.batch.records, found.batch.seconds, found.tail.name) == (4000, 2.0, "flag")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "named"),
+    [
+        ("SPOTSTREAM_BATCH__RECORDS", "7", "batch.records"),
+        ("SPOTSTREAM_BATCH__RECORDS", "many", "batch.records"),
+        ("SPOTSTREAM_BATCH__RECRODS", "5000", "SPOTSTREAM_BATCH__RECRODS"),
+        ("SPOTSTREAM_NOPE__X", "1", "SPOTSTREAM_NOPE__X"),
+    ],
+)
+def test_a_wrong_variable_is_named(monkeypatch, variable, value, named):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(UsageError, match=re.escape(named)):
+        load()
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[batch]\nrecrods = 5000\n", "batch.recrods"),
+        ("[nope]\nx = 1\n", "nope"),
+        ("[batch\n", "spotstream.toml"),
+    ],
+)
+def test_a_wrong_file_is_named(tmp_path, text, named):
+    (tmp_path / "spotstream.toml").write_text(text)
+    with pytest.raises(UsageError, match=re.escape(named)):
+        load()
+
+
+def test_every_setting_is_documented_with_its_default():
+    text = DOCS.read_text()
+    for section, field in Settings.model_fields.items():
+        _, _, rest = text.partition(f"\n## {section}\n")
+        table = rest.partition("\n## ")[0]
+        for name, setting in field.annotation.model_fields.items():
+            (row,) = [line for line in table.splitlines() if line.startswith(f"| `{name}` |")]
+            default = setting.default
+            if default is not None and default != "" and not hasattr(default, "get_secret_value"):
+                assert f"`{default}`" in row
