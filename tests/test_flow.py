@@ -104,11 +104,15 @@ def test_a_third_of_all_requests_fails(flow):
         {"kind": "reset", "probability": 0.09},
         {"kind": "lost_answer", "probability": 0.09},
     )
+    before = flow.totals()["requests"]
     log = flow.log(20_000, seed=2)
     flow.start("worker", **HASTE, DISPATCH__BACKOFF_CAP_S=1)
-    Growth(log, 8).wait()
+    growth = Growth(log, 8)
+    tailer = flow.start("tail", log.path, TAIL__PARTITIONING="block", TAIL__BLOCK_BYTES=4096)
+    growth.wait()
+    tailer.end(signal.SIGTERM)
     finish(flow, log)
-    assert flow.hits() > 10
+    assert flow.hits() > max(5, 0.2 * (flow.totals()["requests"] - before))
     flow.check(log)
     assert flow.booked() == log.accepted
     assert not flow.listed("--kind", "batch", "--file", str(log.path))
@@ -149,7 +153,6 @@ def test_a_refused_batch_costs_only_the_records_at_fault(flow, status, upload):
     guilty = random.Random(status).sample(sorted(accepted), 3)
     flow.faults({"kind": "status", "status": status, "hashes": guilty})
     flow.start("worker", **HASTE, BATCH__UPLOAD=upload)
-    Growth(log, 4, pieces=40).wait()
     finish(flow, log)
     assert flow.booked() == accepted - Counter(guilty)
     flow.check(log, delivered=accepted.total() - 3, rejected=log.truth.bad + 3)
@@ -165,7 +168,6 @@ def test_a_batch_that_is_given_up_is_dead_lettered_whole(flow):
     guilty = min(log.accepted)
     flow.faults({"kind": "status", "status": 503, "hashes": [guilty]})
     flow.start("worker", **HASTE, DISPATCH__GIVE_UP_AFTER_ATTEMPTS=2)
-    Growth(log, 4, pieces=40).wait()
     finish(flow, log)
     booked, accepted = flow.booked(), log.accepted
     lost = accepted - booked
@@ -267,7 +269,7 @@ def test_a_worker_under_load_ends_within_ten_seconds(flow):
     hashes = [verdict.placement_hash for verdict in log.verdicts]
     flow.faults(
         {"kind": "latency", "seconds": 1, "hashes": [hashes[2500]]},
-        {"kind": "latency", "seconds": 20, "hashes": [hashes[5000]]},
+        {"kind": "latency", "seconds": 12, "hashes": [hashes[5000]]},
     )
     before = flow.totals()["records"]
     worker = flow.start("worker", **HASTE, BATCH__RECORDS=2000)
