@@ -1,12 +1,34 @@
 """Structured logging to stderr: JSON lines, or text on a terminal."""
 
 import logging
+import math
 import sys
+from time import monotonic
 from typing import Any
 
 import structlog
 
 from streams.settings import LogSettings
+
+_EVERY_S = 10.0
+
+
+class _Libraries(logging.Handler):
+    """Passes libraries' warnings on in our format, each at most once in ten seconds.
+
+    aiokafka repeats its own a hundred times a second for as long as a broker is away.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._passed: dict[tuple[str, str], float] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass a record on, unless it is said again too soon."""
+        key, now = (record.name, str(record.msg)), monotonic()
+        if now - self._passed.get(key, -math.inf) >= _EVERY_S:
+            self._passed[key] = now
+            get(record.name).log(record.levelno, record.getMessage(), exc_info=record.exc_info)
 
 
 def configure(settings: LogSettings) -> None:
@@ -26,6 +48,8 @@ def configure(settings: LogSettings) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
+    root = logging.getLogger()
+    root.handlers = [*(one for one in root.handlers if not isinstance(one, _Libraries)), _Libraries()]
 
 
 def get(name: str) -> Any:
