@@ -19,10 +19,10 @@ demo: install
 	$(BIN)/spotstream demo $(ARGS)
 
 test: install
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 test-quick: install
-	$(BIN)/pytest -m "not broker and not slow" $(ARGS)
+	$(BIN)/pytest --numprocesses 3 -m "not broker and not slow" $(ARGS)
 
 soak: install
 	$(BIN)/pytest -m slow $(ARGS)

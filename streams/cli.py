@@ -89,8 +89,8 @@ def tail(
     or after tail.complete_after_s. Exit status 1 if anything was destroyed before it could be read.
     """
     from streams import log, settings
-    from streams.disposal import Disposal
-    from streams.tail import run
+    from streams.tail.disposal import Disposal
+    from streams.tail.tailer import run
 
     loaded = settings.load()
     log.configure(loaded.log)
@@ -180,7 +180,7 @@ def audit(
     Exit status 1 if any is missing or there twice.
     """
     from streams import log, settings
-    from streams.audit import report
+    from streams.audit.account import report
 
     loaded = settings.load()
     log.configure(loaded.log)
@@ -208,7 +208,7 @@ def replay(
     Moments are RFC 3339 with an offset, or how long ago: 2h, 1d. Given again after an interruption, the same
     command goes on where it stopped. Exit status 1 if a batch cannot be sent as it was any more.
     """
-    from streams.replay import Arguments, run
+    from streams.recovery.replay import Arguments, run
     from streams.settings import load
 
     arguments = Arguments(since, until, tuple(offsets or ()), file, kind)
@@ -226,7 +226,7 @@ def dlq_list(
     json: Annotated[bool, typer.Option("--json", help="Print a JSON line for each.")] = False,
 ) -> None:
     """The open dead letters; moments are RFC 3339, or how long ago: 2h, 1d."""
-    from streams.deadletters import Filter, list_letters
+    from streams.recovery.deadletters import Filter, list_letters
     from streams.settings import load
 
     list_letters(load(), Filter(reason, kind, file, older, newer), as_json=json)
@@ -239,7 +239,7 @@ def dlq_show(
     json: Annotated[bool, typer.Option("--json", help="Print it as it is on the topic.")] = False,
 ) -> None:
     """All of one dead letter, the fields at fault marked."""
-    from streams.deadletters import show_letter
+    from streams.recovery.deadletters import show_letter
     from streams.settings import load
 
     show_letter(load(), key, as_json=json)
@@ -261,7 +261,7 @@ def dlq_redrive(
 
     A letter ends when its batch is booked. Exit status 1 if one that is named by its key stays.
     """
-    from streams.redrive import Wanted, run
+    from streams.recovery.redrive import Wanted, run
     from streams.settings import load
 
     wanted = Wanted(keys or (), everything, reason)
@@ -275,7 +275,7 @@ def dlq_discard(
     why: Annotated[str, typer.Option(help="The receipt keeps it.")],
 ) -> None:
     """End a dead letter that will not be sent again."""
-    from streams.discard import discard
+    from streams.recovery.discard import discard
     from streams.settings import load
 
     typer.echo(f"discarded {discard(load(), key, why)}")

@@ -13,12 +13,12 @@ from schemas.hashes import Canonical
 from schemas.letter import Reason
 from schemas.profile import Profile
 from schemas.records import KINDS, Invalid, Valid
-from streams.framing import Framed
-from streams.gzipped import DamagedError
-from streams.judge import Judge
+from streams.formats.framing import Framed
+from streams.formats.gzipped import DamagedError
+from streams.formats.wide import narrow
 from streams.settings import TailSettings
-from streams.source import OpenFile, Source
-from streams.wide import narrow
+from streams.tail.source import OpenFile, Source
+from streams.validate.judge import Judge
 
 _BLOCK = 1_048_576
 _RULES = 1000  #: different ones that are counted apart

@@ -15,7 +15,7 @@ from pydantic_settings import (
 
 from schemas.errors import UsageError
 from schemas.registry import RegistrySettings
-from streams.policy import Action, Status
+from streams.dispatch.policy import Action, Status
 from topics.connection import KafkaSettings
 
 PREFIX = "SPOTSTREAM_"
@@ -139,8 +139,8 @@ class DispatchSettings(_Section):
     )
     policy: dict[Status, Action] = Field(
         {},
-        description="what a status (404) or a class (5xx) means, where it is not as in streams/policy.py: "
-        "retry, again, pause, unauthorized or refuse",
+        description="what a status (404) or a class (5xx) means, where it is not as in "
+        "streams/dispatch/policy.py: retry, again, pause, unauthorized or refuse",
     )
 
 

@@ -17,16 +17,16 @@ from schemas.errors import Unreachable, UsageError
 from schemas.records import KINDS
 from schemas.registry import Registry
 from streams import log, metrics, status
-from streams.answer import Answer
-from streams.avstar import Avstar
-from streams.breaker import State
-from streams.delivery import Delivery
-from streams.descriptors import Descriptors
-from streams.dispatch import DispatchLane
-from streams.flood import Refusals
+from streams.dispatch.answer import Answer
+from streams.dispatch.avstar import Avstar
+from streams.dispatch.breaker import State
+from streams.dispatch.delivery import Delivery
+from streams.dispatch.lane import DispatchLane
+from streams.dispatch.throttle import Throttle
 from streams.settings import Settings, WorkerSettings
-from streams.throttle import Throttle
-from streams.validate import Judges, ValidateLane
+from streams.validate.descriptors import Descriptors
+from streams.validate.flood import Refusals
+from streams.validate.lane import Judges, ValidateLane
 from topics import provision
 from topics.catalogue import BATCHES, RAW, VALIDATED, Topic
 from topics.ownership import Lane, Owned, Ownership

@@ -3,8 +3,8 @@
 from hashlib import sha256
 
 from schemas.batch import AUTO, Batch, Upload, build
-from streams.answer import Answer
-from streams.avstar import Avstar
+from streams.dispatch.answer import Answer
+from streams.dispatch.avstar import Avstar
 
 
 def batch(*numbers: int, upload: Upload = AUTO) -> Batch:

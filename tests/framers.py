@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from streams.framing import Dialect, Framed, Framer, Framing
-from streams.markup import XmlFramer
-from streams.wide import WideFramer
+from streams.formats.framing import Dialect, Framed, Framer, Framing
+from streams.formats.markup import XmlFramer
+from streams.formats.wide import WideFramer
 
 #: A framer from a limit, a position, a number and pending bytes.
 Make = Callable[[int, int, int, int], Framing]

@@ -14,8 +14,8 @@ from schemas.errors import Problem
 from schemas.profile import load
 from schemas.rawkey import RawKey
 from streams.settings import Settings, TailSettings
-from streams.sources import Loss, Sources
-from streams.tail import Tailer
+from streams.tail.sources import Loss, Sources
+from streams.tail.tailer import Tailer
 from topics.connection import KafkaSettings
 from topics.transaction import AbandonedError
 

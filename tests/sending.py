@@ -11,13 +11,13 @@ from typing import Any
 from pydantic import SecretStr
 
 from schemas.batch import Batch, build
-from streams.answer import Answer
-from streams.avstar import Avstar
-from streams.delivery import Delivery
+from streams.dispatch.answer import Answer
+from streams.dispatch.avstar import Avstar
+from streams.dispatch.delivery import Delivery
+from streams.dispatch.throttle import Throttle
 from streams.lab.faults import Script
 from streams.lab.sandbox import Options, Sandbox, running
 from streams.settings import AvstarSettings, BreakerSettings, DispatchSettings
-from streams.throttle import Throttle
 
 
 def batch(*numbers: int) -> Batch:

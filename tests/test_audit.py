@@ -19,15 +19,15 @@ from schemas.descriptor import Descriptor
 from schemas.errors import Problem, Unreachable
 from schemas.letter import DeadLetter, Receipt, now
 from schemas.records import KINDS
-from streams import tail
-from streams.audit import audit
-from streams.books import Tally
+from streams.audit.account import audit
+from streams.audit.books import Tally
 from streams.cli import app
-from streams.judge import Judge
 from streams.lab.generate import Truth, generate, write
 from streams.lab.kafka import Broker
-from streams.outcome import conclude
 from streams.settings import Settings, load
+from streams.tail import tailer as tail
+from streams.validate.judge import Judge
+from streams.validate.outcome import conclude
 from topics.catalogue import BATCHES, DLQ, FILES, RAW, RECEIPTS
 from topics.provision import apply
 from topics.reader import read_all, read_compacted

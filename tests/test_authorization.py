@@ -15,15 +15,15 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from schemas.errors import UsageError
-from streams.answer import Answer, Booked, NoToken, Unauthorized
-from streams.authorization import OAuth2
-from streams.avstar import Avstar
-from streams.delivery import Delivery
+from streams.dispatch.answer import Answer, Booked, NoToken, Unauthorized
+from streams.dispatch.authorization import OAuth2
+from streams.dispatch.avstar import Avstar
+from streams.dispatch.delivery import Delivery
+from streams.dispatch.throttle import Throttle
 from streams.lab.account import Credentials
 from streams.lab.faults import Script
 from streams.lab.sandbox import Options, Running, running
 from streams.settings import AvstarSettings, BreakerSettings, DispatchSettings
-from streams.throttle import Throttle
 
 
 class Clock:

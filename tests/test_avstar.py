@@ -20,11 +20,11 @@ from pydantic import SecretStr
 from schemas.batch import Batch, build
 from schemas.errors import UsageError
 from schemas.letter import Exchange
-from streams.answer import Answer, Booked, Limited, Refused, Unauthorized, Unavailable, classify
-from streams.authorization import ApiKey
-from streams.avstar import Avstar
+from streams.dispatch.answer import Answer, Booked, Limited, Refused, Unauthorized, Unavailable, classify
+from streams.dispatch.authorization import ApiKey
+from streams.dispatch.avstar import Avstar
+from streams.dispatch.retry_after import CAP_S, retry_after_s
 from streams.lab.sandbox import Options, Running, running
-from streams.retry_after import CAP_S, retry_after_s
 from streams.settings import AvstarSettings
 
 REJECTION = b'{"index": 1, "code": "c", "message": "m"}'

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from schemas.batch import Source, runs
 from schemas.letter import Place
 from schemas.rawkey import pack
-from streams.books import Books, Statement, Tally
+from streams.audit.books import Books, Statement, Tally
 
 FILE = bytes(15) + b"\x01"
 SIZE = 10  #: bytes of a record

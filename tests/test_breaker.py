@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.breaker import Breaker, State
+from streams.dispatch.breaker import Breaker, State
 from streams.settings import BreakerSettings
 
 

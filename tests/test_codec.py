@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from schemas.codec import Codec, _varint, schema, schema_id
 from schemas.records import KINDS, MODELS, Kind, Valid
-from streams.judge import Judge
+from streams.validate.judge import Judge
 
 JUDGE = Judge(descriptor())
 CODECS = {kind: Codec(kind, 70_000) for kind in KINDS}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from streams.concurrency import Concurrency
+from streams.dispatch.concurrency import Concurrency
 
 Latency = Callable[[float, int], float]  # (seconds since the start, requests in flight) → seconds
 

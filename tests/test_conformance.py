@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from schemas.letter import Exchange
-from streams.answer import Booked, Limited, Refused, Unauthorized, Unavailable, classify
+from streams.dispatch.answer import Booked, Limited, Refused, Unauthorized, Unavailable, classify
 from streams.lab import sandbox as lab
 
 CONFORMANCE = Path(__file__).parent / "conformance"

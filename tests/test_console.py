@@ -4,8 +4,8 @@ import io
 
 from rich.console import Console
 
-from streams.audit import Audit, show
-from streams.books import Finding, Statement, Tally
+from streams.audit.account import Audit, show
+from streams.audit.books import Finding, Statement, Tally
 from streams.console import safe
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sending import batch, line
 
-from streams.answer import Booked, Limited, Refused, Unauthorized
+from streams.dispatch.answer import Booked, Limited, Refused, Unauthorized
 from streams.lab.sandbox import Options
 from streams.settings import BreakerSettings
 

@@ -9,13 +9,13 @@ from sending import Line, batch, line
 
 from schemas.batch import Batch, Source
 from schemas.letter import Exchange
-from streams import halving
-from streams.answer import Answer, NoToken
-from streams.delivery import Delivery
+from streams.dispatch import halving
+from streams.dispatch.answer import Answer, NoToken
+from streams.dispatch.delivery import Delivery
+from streams.dispatch.message import Message
+from streams.dispatch.settlement import Settlement, settle
 from streams.lab.sandbox import Options, running
 from streams.lab.service import free_port
-from streams.message import Message
-from streams.settlement import Settlement, settle
 
 
 class Means(NamedTuple):

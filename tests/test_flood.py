@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from schemas.batch import Batch
 from schemas.letter import Exchange
 from streams import metrics
-from streams.answer import Booked, Refused
-from streams.delivery import Delivered
-from streams.flood import Refusals, Rejections
+from streams.dispatch.answer import Booked, Refused
+from streams.dispatch.delivery import Delivered
 from streams.settings import DlqSettings
+from streams.validate.flood import Refusals, Rejections
 
 EXCHANGE = Exchange(method="POST", url="http://avstar", request_headers={})
 

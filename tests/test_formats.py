@@ -12,12 +12,12 @@ from schemas import profile
 from schemas.errors import UsageError
 from schemas.profile import Profile
 from schemas.records import Invalid, Valid
-from streams.head import examine
-from streams.judge import Judge
 from streams.lab.generate import Line, generate
 from streams.lab.spelling import Format
 from streams.settings import TailSettings
-from streams.source import OpenFile, Source
+from streams.tail.head import examine
+from streams.tail.source import OpenFile, Source
+from streams.validate.judge import Judge
 
 FORMATS: tuple[Format, ...] = get_args(Format)
 ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"]

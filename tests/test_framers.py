@@ -8,8 +8,8 @@ from framers import CSV, FIXED, MAKES, XML, Make, check, frame, tokens, wide
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.framing import HEAD
-from streams.wide import narrow
+from streams.formats.framing import HEAD
+from streams.formats.wide import narrow
 
 cuts_ = st.lists(st.integers(0, 80), max_size=6)
 

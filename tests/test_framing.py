@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.framing import HEAD, LINES, Dialect, Framed, Framer
+from streams.formats.framing import HEAD, LINES, Dialect, Framed, Framer
 
 CSV = Dialect()
 LIMIT = 1_048_576

@@ -11,13 +11,13 @@ from exports import AVION
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams import gzipped
-from streams.checkpoint import Checkpoint
-from streams.framing import Framed
-from streams.gzipped import START, DamagedError, Gunzip, Member
+from streams.formats import gzipped
+from streams.formats.framing import Framed
+from streams.formats.gzipped import START, DamagedError, Gunzip, Member
 from streams.lab.generate import generate
 from streams.settings import TailSettings
-from streams.source import OpenFile, Source
+from streams.tail.checkpoint import Checkpoint
+from streams.tail.source import OpenFile, Source
 
 
 class Held:

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from schemas.batch import Batch, Upload, build, records_of
 from schemas.letter import Exchange, RecordRejection
-from streams.answer import Booked, Refused, Unavailable
-from streams.delivery import Delivered
-from streams.halving import Ended, Search, deliver
+from streams.dispatch.answer import Booked, Refused, Unavailable
+from streams.dispatch.delivery import Delivered
+from streams.dispatch.halving import Ended, Search, deliver
 
 EXCHANGE = Exchange(method="POST", url="http://avstar", request_headers={})
 

@@ -11,8 +11,8 @@ from pydantic import TypeAdapter
 from schemas.errors import UsageError
 from schemas.hashes import canonical_json, canonical_json_all, placement_hash
 from schemas.records import MODELS, Invalid, Valid
-from streams import judge as judge_module
-from streams.judge import Judge
+from streams.validate import judge as judge_module
+from streams.validate.judge import Judge
 
 JUDGE = Judge(descriptor())
 SPOT: Cells = {

@@ -11,8 +11,8 @@ from schemas import profile
 from schemas.descriptor import Descriptor
 from schemas.letter import Reason
 from schemas.profile import Profile
-from streams.elements import XmlRows
-from streams.markup import MARGIN, NESTED, XmlFramer
+from streams.formats.elements import XmlRows
+from streams.formats.markup import MARGIN, NESTED, XmlFramer
 
 E = pytest.param
 

@@ -19,8 +19,8 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 from pydantic import SecretStr
 
-from streams.answer import Answer, Booked, NoToken
-from streams.avstar import Avstar
+from streams.dispatch.answer import Answer, Booked, NoToken
+from streams.dispatch.avstar import Avstar
 from streams.lab.jars import cache_dir
 from streams.settings import AvstarSettings
 

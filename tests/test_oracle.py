@@ -6,9 +6,9 @@ from oracle import verdicts
 from schemas import profile
 from schemas.descriptor import Descriptor
 from schemas.records import Invalid, Valid
-from streams.framing import Dialect, Framer
-from streams.judge import Judge
+from streams.formats.framing import Dialect, Framer
 from streams.lab.generate import HEADINGS, Line, generate
+from streams.validate.judge import Judge
 
 
 def _judged(data: bytes) -> list[Valid | Invalid]:

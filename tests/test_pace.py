@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.pace import Pace
-from streams.rate_limit import RateLimit
+from streams.dispatch.pace import Pace
+from streams.dispatch.rate_limit import RateLimit
 
 
 class Clock:

@@ -18,8 +18,8 @@ from pydantic import SecretStr
 
 from schemas.batch import Upload
 from schemas.errors import UsageError
-from streams.answer import Booked, NoToken, Unavailable
-from streams.avstar import Avstar
+from streams.dispatch.answer import Booked, NoToken, Unavailable
+from streams.dispatch.avstar import Avstar
 from streams.lab.faults import Script
 from streams.lab.sandbox import Options, Sandbox, running
 from streams.settings import AvstarSettings

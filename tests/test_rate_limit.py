@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.rate_limit import read
+from streams.dispatch.rate_limit import read
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,8 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _run(block: str, folder: Path) -> str:
     """Run a block in a shell that stops at the first command that fails; gives what it printed."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("SPOTSTREAM_")}
+    foreign = ("SPOTSTREAM_", "MAKE", "MFLAGS", "ARGS")  # of the make that runs us
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     with subprocess.Popen(
         ["sh", "-e", "-c", block],
         cwd=folder,

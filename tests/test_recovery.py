@@ -164,7 +164,7 @@ def test_a_letter_in_parts_is_one(flow):
     from confluent_kafka import Producer
 
     from schemas.parts import split
-    from streams import letters
+    from streams.recovery import letters
 
     log = flow.log(1000, seed=90, bad_rate=0)
     flow.faults({"kind": "status", "status": 500})

@@ -13,15 +13,15 @@ from schemas.hashes import rejection_key
 from schemas.letter import DeadLetter, Exchange, Place, Reason
 from schemas.rawkey import pack
 from schemas.records import KINDS
-from streams.answer import Booked, Unavailable
-from streams.delivery import Delivered
-from streams.halving import Ended
-from streams.letters import Stored
-from streams.message import Message, RawOriginal
-from streams.panel import Seat
-from streams.redrive import Wanted, _as_it_was, _why_not
-from streams.remake import remake
-from streams.settlement import settle
+from streams.dispatch.answer import Booked, Unavailable
+from streams.dispatch.delivery import Delivered
+from streams.dispatch.halving import Ended
+from streams.dispatch.message import Message, RawOriginal
+from streams.dispatch.settlement import settle
+from streams.recovery.letters import Stored
+from streams.recovery.redrive import Wanted, _as_it_was, _why_not
+from streams.recovery.remake import remake
+from streams.validate.panel import Seat
 
 FILE = exports.descriptor()
 PANEL = {FILE.id: Seat.of(FILE)}

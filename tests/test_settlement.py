@@ -7,11 +7,11 @@ from schemas import rawkey
 from schemas.batch import Source, build, source_of
 from schemas.hashes import idempotency_key, placement_hash, rejection_key
 from schemas.letter import DeadLetter, Exchange
-from streams.answer import Booked, Refused, Unavailable
-from streams.delivery import Delivered
-from streams.halving import Ended
-from streams.message import Message, RawOriginal
-from streams.settlement import malformed, settle
+from streams.dispatch.answer import Booked, Refused, Unavailable
+from streams.dispatch.delivery import Delivered
+from streams.dispatch.halving import Ended
+from streams.dispatch.message import Message, RawOriginal
+from streams.dispatch.settlement import malformed, settle
 
 EXCHANGE = Exchange(method="POST", url="http://avstar/v2/ingest", status=207, request_headers={})
 #: Records 10, 11 and 14 of the raw partition 5; 12 was rejected before, 13 is a transaction's marker.

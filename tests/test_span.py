@@ -11,12 +11,12 @@ from schemas.batch import Source, Upload, runs
 from schemas.errors import UsageError
 from schemas.hashes import rejection_key
 from schemas.rawkey import pack
-from streams import moment
-from streams.outcome import conclude
-from streams.panel import Seat, verdicts
-from streams.rebuild import rebuild
-from streams.replay import Arguments
-from streams.span import Spans
+from streams.recovery import moment
+from streams.recovery.rebuild import rebuild
+from streams.recovery.replay import Arguments
+from streams.recovery.span import Spans
+from streams.validate.outcome import conclude
+from streams.validate.panel import Seat, verdicts
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 FILE = exports.descriptor()

@@ -19,13 +19,13 @@ from schemas.descriptor import Descriptor
 from schemas.errors import Problem, Unreachable
 from schemas.profile import load
 from schemas.rawkey import RawKey
-from streams import checkpoint
-from streams.framing import HEAD
+from streams.formats.framing import HEAD
 from streams.lab.kafka import Broker
-from streams.publisher import Publisher
-from streams.round import Round
 from streams.settings import Settings, TailSettings
-from streams.source import OpenFile, Source
+from streams.tail import checkpoint
+from streams.tail.publisher import Publisher
+from streams.tail.round import Round
+from streams.tail.source import OpenFile, Source
 from topics.catalogue import CHECKPOINTS, DLQ, FILES, RAW
 from topics.connection import KafkaSettings
 from topics.provision import apply

@@ -18,11 +18,11 @@ from schemas.codec import Codec
 from schemas.errors import Problem
 from schemas.hashes import idempotency_key, placement_hash
 from schemas.records import KINDS, Invalid, Valid
-from streams import trial
-from streams.outcome import conclude
-from streams.panel import Seat, verdicts
-from streams.trial import survivors
-from streams.validate import Judges
+from streams.validate import trial
+from streams.validate.lane import Judges
+from streams.validate.outcome import conclude
+from streams.validate.panel import Seat, verdicts
+from streams.validate.trial import survivors
 from topics.catalogue import FILES
 
 CODECS = {kind: Codec(kind, 7) for kind in KINDS}
@@ -222,15 +222,15 @@ async def test_judges_of_a_window_stay_while_others_are_made(monkeypatch):
 
 KILLER = """
 import os, signal
-import streams.judge
-judge = streams.judge.Judge.judge
+import streams.validate.judge
+judge = streams.validate.judge.Judge.judge
 
 def murderous(self, values):
     if any(b"KILLER" in value for value in values):
         os.kill(os.getpid(), signal.SIGKILL)
     return judge(self, values)
 
-streams.judge.Judge.judge = murderous
+streams.validate.judge.Judge.judge = murderous
 """
 
 
@@ -309,8 +309,8 @@ def failing(*arguments):
     ("module", "name"),
     [
         ("topics.ownership", "Ownership.feed"),
-        ("streams.outcome", "Outcome.produce"),
-        ("streams.dispatch", "settle"),
+        ("streams.validate.outcome", "Outcome.produce"),
+        ("streams.dispatch.lane", "settle"),
     ],
     ids=["agent", "transaction", "delivery"],
 )

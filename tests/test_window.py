@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.window import Window
+from streams.validate.window import Window
 
 #: (seconds since the last arrival, records that arrive), as a consumer might get them.
 ARRIVALS = st.lists(st.tuples(st.floats(0, 3, allow_nan=False), st.integers(0, 25)), max_size=40)

@@ -6,6 +6,8 @@ import time
 
 import pytest
 
+from streams.lab.kafka import Broker
+
 pytestmark = pytest.mark.broker
 
 NOBODY = "127.0.0.1:9"
@@ -38,9 +40,16 @@ def test_a_registry_that_is_not_there(flow, role):
     assert time.monotonic() - began < 40
 
 
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    """A broker without topics: whoever shares the session's may have made them."""
+    with Broker(tmp_path_factory.mktemp("bare")) as running:
+        yield running
+
+
 @pytest.mark.parametrize("role", [(), ("--role", "dispatch")])
-def test_topics_that_are_not_there(flow, broker, role):
-    status, said = flow.run("worker", *role, KAFKA__BOOTSTRAP_SERVERS=broker.bootstrap)
+def test_topics_that_are_not_there(flow, bare, role):
+    status, said = flow.run("worker", *role, KAFKA__BOOTSTRAP_SERVERS=bare.bootstrap)
     assert status in (1, 2)
     line = one_line(said)
     assert "avion.raw" in line

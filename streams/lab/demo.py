@@ -17,8 +17,8 @@ import orjson
 import psutil
 
 from schemas.errors import Problem, UsageError
-from streams import checkpoint, settings
-from streams.audit import Audit, audit, show
+from streams import settings
+from streams.audit.account import Audit, audit, show
 from streams.console import console
 from streams.lab.commands import Commands
 from streams.lab.display import Display, View, display
@@ -29,7 +29,8 @@ from streams.lab.service import Service, free_port
 from streams.lab.up import Lab, ignore_signals, interrupt_on_signals
 from streams.lab.writer import Writer
 from streams.settings import PREFIX
-from streams.tail import check
+from streams.tail import checkpoint
+from streams.tail.tailer import check
 from topics.catalogue import BATCHES, RAW
 
 _POLL_S = 0.2

@@ -12,7 +12,7 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 with atheris.instrument_imports(include=["streams"]):
     from framers import MAKES, check, tokens
 
-    from streams import framing, markup, wide
+    from streams.formats import framing, markup, wide
 
 NAME = sys.argv.pop(1)
 # So small that inputs of a few bytes reach them.

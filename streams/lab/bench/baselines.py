@@ -20,9 +20,9 @@ from confluent_kafka import Consumer
 
 from schemas import batch
 from schemas.records import Valid
-from streams.descriptors import Descriptors
-from streams.judge import Judge
 from streams.lab.service import free_port
+from streams.validate.descriptors import Descriptors
+from streams.validate.judge import Judge
 from topics.catalogue import RAW
 from topics.connection import KafkaSettings
 

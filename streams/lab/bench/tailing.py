@@ -11,10 +11,10 @@ from typing import Any
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from streams import tail
 from streams.lab.bench.contest import Contender, Contest
 from streams.lab.up import Lab
 from streams.settings import load
+from streams.tail import tailer as tail
 
 _HEADER = (
     b"Type,Call Sign,Air Date,Spot ID,Campaign,Advertiser Name,"

@@ -14,11 +14,12 @@ import psutil
 from confluent_kafka.admin import AdminClient
 
 from schemas.errors import Problem
-from streams import settings, tail
+from streams import settings
 from streams.lab.bench.contest import Contender, Contest
 from streams.lab.gauge import Gauge
 from streams.lab.generate import generate, write
 from streams.lab.up import Lab
+from streams.tail import tailer as tail
 from topics.catalogue import BATCHES, RAW
 from topics.reader import read_all
 

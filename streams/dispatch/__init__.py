@@ -1,0 +1,1 @@
+"""Batches to Avstar: paced, retried, broken off, halved, settled."""

@@ -1,0 +1,202 @@
+"""What an attempt to send a batch came to, and how an HTTP answer is read. Pure.
+
+200, 207            every record accounted for          Booked
+"refuse"            the data is at fault                Refused       the only one that ends in the DLQ
+"pause"             the account's limit                 Limited       not an error of anybody
+"unauthorized"      the credentials are at fault        Unauthorized  the data is not: wait
+no token            the token endpoint is at fault      NoToken       nothing was booked: wait
+"retry", "again",   whether it was booked is unknown    Unavailable   send again under the same key
+nothing, or half
+
+The words in quotes are what :mod:`.policy` says about a status.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import Annotated
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from schemas.letter import Exchange, RecordRejection
+from streams.dispatch import rate_limit
+from streams.dispatch.policy import Action, Status, action
+from streams.dispatch.rate_limit import RateLimit
+from streams.dispatch.retry_after import retry_after_s
+
+_MESSAGE_CHARACTERS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    exchange: Exchange
+    latency_ms: int
+    limit: RateLimit | None = field(default=None, kw_only=True)  #: what it told of the account's limit
+
+
+@dataclass(frozen=True, slots=True)
+class Booked(_Attempt):
+    """Every record ended at Avstar: accepted + duplicates + rejected are the records of the batch."""
+
+    status: int
+    accepted: int
+    duplicates: int
+    rejected: list[RecordRejection]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused(_Attempt):
+    """The whole batch was refused, and would be again; ``rejected`` are the records that it says are why."""
+
+    status: int
+    message: str
+    rejected: list[RecordRejection] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Limited(_Attempt):
+    """Too many requests; the account may go on after ``retry_after_s``, where Avstar said so."""
+
+    retry_after_s: float | None
+    why: str = "the account's limit is reached"
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable(_Attempt):
+    """No answer, or none that says what became of the records; ``is_error``: the API is at fault."""
+
+    why: str
+    retry_after_s: float | None = None
+    is_error: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Unauthorized(_Attempt):
+    """Avstar does not take our credentials."""
+
+    status: int
+    why: str
+    retry_after_s: None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NoToken(_Attempt):
+    """The token endpoint gave us no token to send with; it is asked again after ``retry_after_s``."""
+
+    why: str
+    retry_after_s: float
+
+
+Answer = Booked | Refused | Limited | Unavailable | Unauthorized | NoToken
+Unsettled = Limited | Unavailable | Unauthorized | NoToken
+
+_Count = Annotated[int, Field(ge=0)]
+
+
+class _Booking(BaseModel):
+    """The body of 200 and 207."""
+
+    model_config = ConfigDict(strict=True)
+
+    accepted: _Count
+    duplicates: _Count
+    rejected: list[RecordRejection] = []
+
+    def accounts_for(self, records: int) -> bool:
+        """Whether each of so many records is in exactly one of the three."""
+        indexes = {rejection["index"] for rejection in self.rejected}
+        distinct = len(indexes) == len(self.rejected) and all(0 <= index < records for index in indexes)
+        return distinct and self.accepted + self.duplicates + len(indexes) == records
+
+
+class _Named(BaseModel):
+    index: _Count
+    code: str = ""
+    message: str = ""
+
+
+class _Refusal(BaseModel):
+    """The body of a refusal that names the records at fault."""
+
+    rejected: list[_Named] = []
+    errors: list[_Named] = []
+
+
+def classify(
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    records: int,
+    exchange: Exchange,
+    latency_ms: int,
+    at: datetime,
+    policy: Mapping[Status, Action] = MappingProxyType({}),
+) -> Answer:
+    """Read the whole answer to a batch of so many records; ``headers`` ignore case, ``at`` is now, aware.
+
+    ``exchange`` holds the body as it may be shown; ``policy`` goes before :data:`.policy.POLICY`.
+    """
+    if status in {HTTPStatus.OK, HTTPStatus.MULTI_STATUS}:
+        answer = _booked(status, body, records, exchange, latency_ms)
+    else:
+        wait_s = retry_after_s(headers.get("Retry-After", ""), headers.get("Date", ""), at)
+        answer = _not_booked(status, action(status, policy), wait_s, exchange, latency_ms)
+        if isinstance(answer, Refused):
+            answer = replace(answer, rejected=_named(body, records))
+    limit = rate_limit.read(headers.get("RateLimit", ""), headers.get("RateLimit-Policy", ""))
+    return replace(answer, limit=limit) if limit else answer
+
+
+def _not_booked(
+    status: int, action: Action, wait_s: float | None, exchange: Exchange, latency_ms: int
+) -> Answer:
+    message = _message(status, exchange)
+    match action:
+        case "refuse":
+            return Refused(exchange, latency_ms, status, message)
+        case "pause":
+            return Limited(exchange, latency_ms, wait_s)
+        case "unauthorized":
+            return Unauthorized(exchange, latency_ms, status, message)
+    overloaded = status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    return Unavailable(exchange, latency_ms, message, wait_s if overloaded else None, action == "retry")
+
+
+def _booked(status: int, body: bytes, records: int, exchange: Exchange, latency_ms: int) -> Answer:
+    try:
+        booking = _Booking.model_validate_json(body)
+    except ValidationError:
+        return Unavailable(exchange, latency_ms, f"{status} with an unreadable body")
+    if not booking.accounts_for(records):
+        why = f"{status} that does not account for each of the {records} records"
+        return Unavailable(exchange, latency_ms, why)
+    return Booked(exchange, latency_ms, status, booking.accepted, booking.duplicates, booking.rejected)
+
+
+def _named(body: bytes, records: int) -> list[RecordRejection]:
+    """The records that a refusal names as those at fault; empty when it names none that can be."""
+    try:
+        refusal = _Refusal.model_validate_json(body)
+    except ValidationError:
+        return []
+    named = refusal.rejected or refusal.errors
+    by_index = {one.index: one for one in named}
+    if len(by_index) != len(named) or any(index >= records for index in by_index):
+        return []
+    return [
+        RecordRejection(index=index, code=one.code, message=one.message)
+        for index, one in sorted(by_index.items())
+    ]
+
+
+def _message(status: int, exchange: Exchange) -> str:
+    """``status`` and what the answer says about it, if it says anything; from where secrets are gone."""
+    try:
+        message = str(orjson.loads(exchange.get("response_body", ""))["message"])
+    except (orjson.JSONDecodeError, LookupError, TypeError):
+        message = ""
+    return f"{status} {message}".strip()[:_MESSAGE_CHARACTERS]

@@ -1,0 +1,222 @@
+"""How a delivered batch ends: a receipt, and dead letters for what Avstar did not take. Pure.
+
+A batch that a redrive sent ends its letters, too: gone for what was booked, renewed for what was not.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import orjson
+from confluent_kafka import Producer
+
+from schemas import hashes, parts
+from schemas.batch import records_of
+from schemas.letter import DeadLetter, Place, Reason, Receipt, RecordRejection, now
+from streams.dispatch.answer import Booked, Refused
+from streams.dispatch.delivery import Delivered
+from streams.dispatch.halving import Ended
+from streams.dispatch.message import Message, RawOriginal
+from streams.recovery.letters import write
+from topics.catalogue import DLQ, RECEIPTS
+
+#: Of a rejection's message, on receipts: ten thousand of them have to fit into one.
+_MESSAGE_CHARACTERS = 200
+
+
+class Settlement(NamedTuple):
+    """What is written when a batch has ended: its receipt, dead letters by key, keys of letters to end."""
+
+    key: str
+    receipt: Receipt | None
+    letters: list[tuple[str, DeadLetter]]
+    gone: list[str]
+
+    def produce(self, producer: Producer) -> None:
+        """Queue all of it."""
+        if self.receipt:
+            producer.produce(RECEIPTS.name, self.receipt.dump(), self.key)
+        for key in self.gone:
+            producer.produce(DLQ.name, None, key)
+        for key, letter in self.letters:
+            write(producer, key, letter)
+
+
+def settle(
+    message: Message,
+    ended: Ended,
+    originals: Mapping[int, RawOriginal],
+    renewed: Mapping[str, DeadLetter] = MappingProxyType({}),
+) -> Settlement:
+    """The settlement of ``message``.
+
+    ``originals``: the raw records that were rejected, and ``message.rejected_before``, by raw offset.
+    ``renewed``: the dead letters that a redrive sent, by key, where it did not book all of them.
+    """
+    answer = ended.delivered.answer
+    if isinstance(answer, Booked):
+        return _booked(message, ended, answer, originals, renewed)
+    if isinstance(answer, Refused):
+        reason, why = "refused", Reason(field="", value=str(answer.status), rule=answer.message)
+    else:
+        reason, why = "gave_up", Reason(field="", value="", rule=answer.why)
+    if message.from_letters and renewed:
+        letters = [(key, _again(letter, ended, reason, why)) for key, letter in renewed.items()]
+    elif message.batch.key in renewed:
+        letters = [(message.batch.key, _again(renewed[message.batch.key], ended, reason, why))]
+    else:
+        letters = [(message.batch.key, _dead(message, ended.delivered, reason, why))]
+    receipt = _receipt(message, ended).model_copy(update={"dlq": [key for key, _ in letters]})
+    return Settlement(message.batch.key, receipt, letters, _parts_gone(message, letters))
+
+
+def malformed(key: bytes | None, value: bytes | None, why: str) -> Settlement:
+    """The end of a message on ``avstar.batches`` that is not a batch: a dead letter, no receipt."""
+    at = now()
+    letter = DeadLetter(
+        kind="batch",
+        stage="dispatch",
+        reason="malformed",
+        reasons=[Reason(field="", value="", rule=why)],
+        original=value or b"",
+        records=0,
+        first_failure=at,
+        last_failure=at,
+    )
+    found = (key or b"").decode(errors="replace") or hashes.rejection_key(b"", 0, value or b"")
+    return Settlement(found, None, [(found, letter)], [])
+
+
+def _receipt(message: Message, ended: Ended) -> Receipt:
+    delivered = ended.delivered
+    return Receipt(
+        status="dead_lettered",
+        batch_id=message.batch.batch_id,
+        source=message.source,
+        records=message.batch.records,
+        http_status=delivered.answer.exchange.get("status", 0),
+        attempts=delivered.attempts,
+        latency_ms=delivered.answer.latency_ms,
+        breaker=delivered.breaker,
+        parts=list(ended.parts),
+        from_letters=message.from_letters,
+        replay=message.replay,
+        at=now(),
+    )
+
+
+def _dead(message: Message, delivered: Delivered, reason: str, why: Reason) -> DeadLetter:
+    return DeadLetter(
+        kind="batch",
+        stage="dispatch",
+        reason=reason,
+        reasons=[why],
+        original=message.batch.body,
+        idempotency_key=message.batch.key,
+        source=message.source,
+        records=message.batch.records,
+        exchange=delivered.answer.exchange,
+        attempts=delivered.attempts,
+        first_failure=delivered.first_failure,
+        last_failure=delivered.last_failure,
+        headers=message.headers,
+    )
+
+
+def _again(letter: DeadLetter, ended: Ended, reason: str, why: Reason, index: int = -1) -> DeadLetter:
+    """A letter whose redrive failed; ``index``: of its record, where Avstar rejected that."""
+    return letter.model_copy(
+        update={
+            "reason": reason,
+            "reasons": [why],
+            "exchange": ended.exchanges.get(index, ended.delivered.answer.exchange),
+            "attempts": letter.attempts + ended.delivered.attempts,
+            "last_failure": now(),
+            "retry_count": letter.retry_count + 1,
+            "under_way": "",
+        }
+    )
+
+
+def _parts_gone(message: Message, letters: list[tuple[str, DeadLetter]]) -> list[str]:
+    """Keys that the redriven letters had and the renewed ones do not have."""
+    kept = {part_key for key, letter in letters for part_key, _ in parts.split(key, letter)}
+    return [key for key in message.redrives if key not in kept]
+
+
+def _booked(
+    message: Message,
+    ended: Ended,
+    answer: Booked,
+    originals: Mapping[int, RawOriginal],
+    renewed: Mapping[str, DeadLetter],
+) -> Settlement:
+    known = set(message.rejected_before)
+    records = records_of(message.batch) if answer.rejected else []
+    offsets = message.source.expand() if answer.rejected or known else []
+    letters = []
+    for rejection in answer.rejected:
+        index = rejection["index"]
+        why = Reason(field="", value=rejection["code"], rule=rejection["message"])
+        letter_key = message.redrives[index] if message.from_letters and message.redrives else ""
+        if letter_key in renewed:
+            # From now on it is Avstar that rejects it, so its receipt accounts for it.
+            letter = _again(renewed[letter_key], ended, "rejected", why, index)
+            letters.append((letter_key, letter.model_copy(update={"stage": "dispatch"})))
+        elif index not in known:
+            original = originals.get(offsets[index]) or RawOriginal(b"", orjson.dumps(records[index]))
+            where = Place(partition=message.source.partition, raw_offset=offsets[index])
+            letters.append(
+                _rejected(message, ended, index, why, original=original, where=where, record=records[index])
+            )
+    letters = list(dict(letters).items())  # a redrive may send a record more than once
+    receipt = _receipt(message, ended).model_copy(
+        update={
+            "status": "redriven" if message.redrives else "delivered",
+            "accepted": answer.accepted,
+            "duplicates": answer.duplicates,
+            "rejected": [_shortened(rejection) for rejection in answer.rejected],
+            "dlq": [key for key, _ in letters],
+        }
+    )
+    taken = known.difference(rejection["index"] for rejection in answer.rejected)
+    closed = [originals[offsets[index]] for index in sorted(taken) if offsets[index] in originals]
+    gone = _parts_gone(message, letters) + [original.letter_key for original in closed]
+    return Settlement(message.batch.key, receipt, letters, gone)
+
+
+def _shortened(rejection: RecordRejection) -> RecordRejection:
+    return {**rejection, "message": rejection["message"][:_MESSAGE_CHARACTERS]}
+
+
+def _rejected(
+    message: Message,
+    ended: Ended,
+    index: int,
+    why: Reason,
+    *,
+    original: RawOriginal,
+    where: Place,
+    record: Mapping[str, Any],
+) -> tuple[str, DeadLetter]:
+    """The dead letter of a record that Avstar rejected out of a batch that it otherwise booked."""
+    at = now()
+    stood = original.place
+    letter = DeadLetter(
+        kind="record",
+        stage="dispatch",
+        reason="rejected",
+        reasons=[why],
+        original=original.value,
+        record_type=record["record_type"],
+        placement_hash=record["idempotency_key"],
+        idempotency_key=message.batch.key,
+        place=where.model_copy(
+            update={"descriptor": stood.descriptor.hex(), "offset": stood.offset, "number": stood.number}
+        ),
+        exchange=ended.exchanges.get(index, ended.delivered.answer.exchange),
+        attempts=ended.delivered.attempts,
+        first_failure=ended.delivered.first_failure or at,
+        last_failure=at,
+    )
+    return original.letter_key, letter

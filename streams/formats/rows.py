@@ -1,0 +1,104 @@
+"""Raw records to rows: decoding, splitting, and the shape of a row. What cells mean is not known here."""
+
+import csv
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from schemas.descriptor import Descriptor
+from schemas.letter import Reason
+
+Row = Sequence[str]
+
+_SHOWN = 200  #: characters of a value in a reason; the dead letter has the original bytes
+
+
+def shown(value: str) -> str:
+    """A value as a reason shows it: as it stood, cut when it is long."""
+    return value if len(value) <= _SHOWN else value[:_SHOWN] + "…"
+
+
+class Rows(ABC):
+    """Reads the records of one file. See :func:`.catalogue.rows` for those of each format."""
+
+    def __init__(self, encoding: str) -> None:
+        self._encoding = encoding
+
+    def read(self, values: Sequence[bytes]) -> list[Row | Reason]:
+        """One row for each raw record, in order, or why it has none."""
+        try:
+            return self._read([value.decode(self._encoding) for value in values])
+        except UnicodeDecodeError:
+            return [self._alone(value) for value in values]
+
+    def _alone(self, value: bytes) -> Row | Reason:
+        try:
+            return self._read([value.decode(self._encoding)])[0]
+        except UnicodeDecodeError as error:
+            wrong = f"{value[error.start : error.end].hex(' ')} at byte {error.start}"
+            return Reason(field="", value=wrong, rule=f"must be {self._encoding}: {error.reason}")
+
+    @abstractmethod
+    def _read(self, texts: list[str]) -> list[Row | Reason]:
+        """The same of decoded records, line terminators included."""
+
+
+class DelimitedRows(Rows):
+    """CSV and TSV. ``width`` is the number of cells in a row; one may be wider, by blank cells."""
+
+    def __init__(self, descriptor: Descriptor) -> None:
+        super().__init__(descriptor.encoding)
+        profile = descriptor.profile
+        self._delimiter, self._quote = profile.delimiter, profile.quote
+        self._dialect = {
+            "delimiter": profile.delimiter,
+            "quotechar": profile.quote or None,
+            "quoting": csv.QUOTE_MINIMAL if profile.quote else csv.QUOTE_NONE,
+            "strict": True,
+        }
+        headings = list(descriptor.header if profile.header else profile.columns)
+        while headings and not headings[-1].strip():
+            headings.pop()
+        self.width = len(headings)
+
+    def _read(self, texts: list[str]) -> list[Row | Reason]:
+        lines = [text.rstrip("\r\n") for text in texts]
+        rows = self._split(lines)
+        width = self.width
+        return [
+            row
+            if len(row) == width and "\0" not in line
+            else (row if isinstance(row, dict) else self._misshapen(line, row))
+            for line, row in zip(lines, rows, strict=True)
+        ]
+
+    def _split(self, lines: list[str]) -> list[Row | Reason]:
+        delimiter, quote = self._delimiter, self._quote
+        if not quote:
+            return [line.split(delimiter) for line in lines]
+        quoted = [line for line in lines if quote in line]
+        if not quoted:
+            return [line.split(delimiter) for line in lines]
+        unquoted = iter(self._unquote(quoted))
+        return [next(unquoted) if quote in line else line.split(delimiter) for line in lines]
+
+    def _unquote(self, lines: list[str]) -> Sequence[Row | Reason]:
+        # The csv module reads on into the next line where a quote is left open; then each is read alone.
+        try:
+            rows = list(csv.reader(lines, **self._dialect))  # type: ignore[arg-type] # its stub wants literals
+        except csv.Error:
+            rows = []
+        return rows if len(rows) == len(lines) else [self._unquote_one(line) for line in lines]
+
+    def _unquote_one(self, line: str) -> Row | Reason:
+        try:
+            return next(csv.reader([line], **self._dialect))  # type: ignore[arg-type] # its stub wants literals
+        except csv.Error as error:
+            return Reason(field="", value=shown(line), rule=f"must be a row of {self.width} cells: {error}")
+
+    def _misshapen(self, line: str, row: Row) -> Row | Reason:
+        if "\0" in line:
+            return Reason(field="", value=shown(line), rule="must not hold a NUL character")
+        if len(row) > self.width and not any(cell.strip() for cell in row[self.width :]):
+            return row
+        rule = f"must have {self.width} cells like the heading row, has {len(row)}"
+        return Reason(field="", value=shown(line), rule=rule)

@@ -1,0 +1,113 @@
+"""How far a replay has come: offsets of a consumer group that nobody joins, committed with what was sent.
+
+The group's name derives from the command's arguments, so the same command finds its own. An offset is the
+first raw offset of the last batch that was handed over; its metadata has the replay's name, the spans that it
+was begun with and that batch's key.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from schemas.errors import Problem, Unreachable
+from schemas.letter import now
+from streams.recovery.span import Spans
+from topics.catalogue import BATCHES, RAW
+from topics.connection import KafkaSettings
+from topics.ownership import group_metadata
+from topics.transaction import OwnershipLostError, TransactionalProducer
+
+_DISPATCH = "spotstream-dispatch"
+_TRANSACTION_S = 60.0
+_ENDED = "ended"
+
+
+@dataclass
+class Marks:
+    """A replay's name, its spans, and by partition the place of the last batch that was handed over."""
+
+    name: str
+    spans: Spans
+    places: dict[int, tuple[int, str]] = field(default_factory=dict)
+
+    def passed(self, partition: int, place: tuple[int, str]) -> bool:
+        """Whether a batch was handed over before."""
+        return place <= self.places.get(partition, (-1, ""))
+
+
+class Bookmark:
+    """One for each set of ``arguments``. Raises :class:`Unreachable`."""
+
+    def __init__(self, kafka: KafkaSettings, arguments: str) -> None:
+        self._kafka = kafka
+        self._group = f"spotstream-replay-{sha256(arguments.encode()).hexdigest()[:16]}"
+        self._producer = TransactionalProducer(kafka, self._group, timeout_s=_TRANSACTION_S)
+
+    def fence(self) -> None:
+        """Keep whoever runs the same replay from going on."""
+        try:
+            self._producer.fence()
+        except KafkaException as error:
+            raise self._unreachable(error) from None
+
+    def new(self, spans: Spans) -> Marks:
+        """Of a replay that begins now."""
+        return Marks(f"{self._group[-16:]}@{now()}", spans)
+
+    def read(self) -> Marks | None:
+        """Of a replay that was interrupted; None when there is none."""
+        found: Marks | None = None
+        for at in self._committed(self._group, RAW.name):
+            if at.offset == OFFSET_INVALID or not at.metadata or at.metadata == _ENDED:
+                continue
+            name, spans, key = at.metadata.split(" ")
+            found = found or Marks(name, Spans({}))
+            wanted = Spans.parse(f"{at.partition}:{span}" for span in spans.split(",")).wanted
+            found.spans = Spans({**found.spans.wanted, **wanted})
+            if key:
+                found.places[at.partition] = at.offset, key
+        return found
+
+    def commit(self, produce: Callable[[Producer], None], marks: Marks) -> None:
+        """Commit what ``produce`` sends and the marks; raises :class:`Problem` when fenced."""
+        self._write(produce, [_offset(marks, partition) for partition in marks.spans.wanted])
+
+    def end(self, marks: Marks) -> None:
+        """Forget the replay: the same command begins another one."""
+        ended = [TopicPartition(RAW.name, partition, 0, metadata=_ENDED) for partition in marks.spans.wanted]
+        self._write(lambda _: None, ended)
+
+    def dispatched(self) -> dict[int, int]:
+        """By partition of ``avstar.batches``, the position that dispatch has committed."""
+        return {at.partition: max(at.offset, 0) for at in self._committed(_DISPATCH, BATCHES.name)}
+
+    def _write(self, produce: Callable[[Producer], None], offsets: list[TopicPartition]) -> None:
+        try:
+            self._producer.commit(produce, offsets, group_metadata(self._group, -1, ""))
+        except OwnershipLostError:
+            raise Problem("the same replay was started elsewhere", remedy="it goes on from here") from None
+
+    def _committed(self, group: str, topic: str) -> list[TopicPartition]:
+        try:
+            metadata = AdminClient(self._kafka.confluent()).list_topics(topic, timeout=self._kafka.timeout_s)
+            asked = [TopicPartition(topic, partition) for partition in metadata.topics[topic].partitions]
+            consumer = Consumer(self._kafka.confluent(group_id=group, enable_auto_commit=False))
+            try:
+                return list(consumer.committed(asked, self._kafka.timeout_s))
+            finally:
+                consumer.close()
+        except KafkaException as error:
+            raise self._unreachable(error) from None
+
+    def _unreachable(self, error: KafkaException) -> Unreachable:
+        what = f"the broker cannot be reached: {error.args[0].str()}"
+        return Unreachable(what, where=self._kafka.bootstrap_servers)
+
+
+def _offset(marks: Marks, partition: int) -> TopicPartition:
+    first, key = marks.places.get(partition, (0, ""))
+    spans = ",".join(f"{first}-{last}" for first, last in marks.spans.wanted[partition])
+    return TopicPartition(RAW.name, partition, first, metadata=f"{marks.name} {spans} {key}")

@@ -1,0 +1,1 @@
+"""Files into the raw topic, exactly once: found, recognized, framed, published, checkpointed."""

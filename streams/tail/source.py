@@ -1,0 +1,311 @@
+"""Sources: the files that are being read, each from its checkpoint on."""
+
+import os
+import stat
+from pathlib import Path
+from time import monotonic
+from uuid import uuid4
+
+from schemas.descriptor import Descriptor
+from schemas.errors import UsageError
+from schemas.letter import now
+from schemas.profile import Profile
+from streams.formats import catalogue as formats
+from streams.formats.framing import Framed
+from streams.formats.gzipped import MAGIC, START, Gunzip, Member
+from streams.settings import TailSettings
+from streams.tail import chain
+from streams.tail.chain import GRID
+from streams.tail.checkpoint import PROOF, Checkpoint, Stretch
+from streams.tail.head import SIZE, Head, examine
+
+#: Bytes kept of what was read last. What is appended between copy and truncation has to fit.
+_NEAR = 16_384
+
+
+#: More bytes than any file has.
+_UNKNOWN = 1 << 62
+
+
+class _Compressed:
+    """A gzip file's own bytes."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._fd = descriptor
+
+    def read(self, offset: int, size: int) -> bytes:
+        return os.pread(self._fd, size, offset)
+
+
+class OpenFile:
+    """A file open for reading; of a gzip file, what is inside.
+
+    Raises :class:`UsageError` when it cannot be opened or is no regular file.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        try:
+            # Before it is opened: that alone does things to a pipe's writer, or to a device.
+            if not stat.S_ISREG(Path(path).stat().st_mode):
+                raise UsageError("not a regular file", where=path)
+            self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise UsageError("no such file", where=path) from None
+        except OSError as error:
+            raise UsageError(f"cannot be read: {error.strerror}", where=path) from None
+        status = os.fstat(self._fd)
+        self.device, self.inode = status.st_dev, status.st_ino
+        self._gunzip: Gunzip | None = None
+
+    def size(self) -> int:
+        """In bytes, now; of a gzip file that has not been read to its end, more than any has."""
+        size = os.fstat(self._fd).st_size
+        if not self._gunzip:
+            return size
+        return self._gunzip.inside if self._gunzip.whole and self._gunzip.consumed >= size else _UNKNOWN
+
+    @property
+    def is_gzip(self) -> bool:
+        """Whether it is compressed; known once it has been read."""
+        return self._gunzip is not None
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Up to ``size`` bytes at ``offset``; less only where the file ends, or cannot be inflated."""
+        if self._gunzip:
+            return self._gunzip.read(offset, size)
+        data = os.pread(self._fd, size, offset)
+        if not offset and data.startswith(MAGIC):
+            self._gunzip = Gunzip(_Compressed(self._fd))
+            return self._gunzip.read(offset, size)
+        return data
+
+    def check(self, *, final: bool) -> None:
+        """Raise ``DamagedError`` where what follows cannot be read; ``final``: the file does not grow."""
+        if self._gunzip:
+            self._gunzip.check(final=final)
+
+    def member(self, inside: int) -> Member:
+        """Where reading can go on from that is to begin at ``inside``; see :meth:`Gunzip.member`."""
+        return self._gunzip.member(inside) if self._gunzip else START
+
+    def know(self, member: Member) -> None:
+        """See :meth:`Gunzip.know`."""
+        if self._gunzip:
+            self._gunzip.know(member)
+
+    def is_at(self, path: str) -> bool:
+        """Whether ``path`` leads to it now."""
+        try:
+            there = Path(path).stat()
+        except OSError:
+            return False
+        return (there.st_dev, there.st_ino) == (self.device, self.inode)
+
+    def examine(self, profile: Profile, *, final: bool) -> Head | None:
+        """What its first bytes tell, see :func:`.head.examine`."""
+        try:
+            data = self.read(0, SIZE)
+        except OSError as error:
+            raise UsageError(f"cannot be read: {error.strerror}", where=self.path) from None
+        return examine(data, profile, self.path, final=final)
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self._fd)
+
+
+class OverwrittenError(Exception):
+    """The file does not hold what was read of it any more: it was truncated, or written anew in place."""
+
+
+class Source:
+    """A file being read: where reading stands, and the checkpoint that says so.
+
+    A ``known`` file goes on from its checkpoint; another begins, under a new identity.
+    """
+
+    def __init__(
+        self,
+        file: OpenFile,
+        head: Head,
+        profile: Profile,
+        settings: TailSettings,
+        *,
+        partitions: int,
+        known: Checkpoint | None,
+    ) -> None:
+        self.file = file
+        self.real_path = os.path.realpath(file.path)
+        self._settings, self._partitions = settings, partitions
+        self.identity = known.identity if known else uuid4().hex
+        self.descriptor = Descriptor(
+            path=file.path,
+            identity=self.identity,
+            format=profile.format,
+            encoding=head.encoding,
+            header=head.header,
+            profile=profile,
+        )
+        self.descriptor_id = self.descriptor.id
+        #: Whether the descriptor is on ``avion.files``; a renamed file or an edited profile makes a new one.
+        self.described = known is not None and known.descriptor == self.descriptor_id.hex()
+        self._described_before = known.descriptor if known else ""
+        #: Of the raw topic. From the descriptor, so that files spread; kept when there come to be more.
+        self.partition = known.partition if known else int.from_bytes(self.descriptor_id[:8]) % partitions
+        self.finished = known.finished if known else False
+        #: Whether its path has led to another file since, and when the file last grew (``monotonic``).
+        self.rotated = known.rotated if known else False
+        self.grown_at = monotonic()
+        #: Whether its end was destroyed before it could be read.
+        self.gone = False
+        #: Whether it is to be finished.
+        self.ending = False
+        self._over = False
+        self._oversized = known.oversized if known else 0
+        self._skipped = known.skipped if known else head.start
+        self._framer = formats.framer(
+            profile,
+            head.encoding,
+            settings.max_record_bytes,
+            position=known.position if known else head.start,
+            number=known.records if known else 0,
+            pending=known.pending if known else head.start,
+        )
+        begin = self._framer.position
+        self._chain = chain.resumed(known.link if known else "", begin, file.read)
+        # The file may be overwritten at any time; what proves it has to be what was read.
+        self._first = file.read(0, min(PROOF, begin))
+        self._near = file.read(max(0, begin - _NEAR), min(_NEAR, begin))
+        self._recent = self._near[-PROOF:]
+        self._ahead = b""
+
+    @property
+    def position(self) -> int:
+        """Offset up to which every record has been given out."""
+        return self._framer.position
+
+    @property
+    def held(self) -> int:
+        """Bytes read beyond that, of a record that has not ended."""
+        return self._framer.held
+
+    @property
+    def end(self) -> int:
+        """Offset up to which it has been read."""
+        return self.position + self.held
+
+    def read(self, *, final: bool) -> Framed | None:
+        """The records that the next block completes; None when there is nothing new.
+
+        ``final`` takes the end of the file, once reached, for the end of its last record and of reading.
+        Raises ``OSError``, and :class:`OverwrittenError` when the bytes before are not what they were.
+        """
+        block = b"" if self._over else self._next_block()
+        if not block and not self._over:
+            self.file.check(final=final)
+        if not block and (self._over or self.finished or not final):
+            return None
+        return self._frame(block, final=final and self.end + len(block) >= self.file.size())
+
+    def finish(self) -> Framed:
+        """The records that are left when nothing follows what was read."""
+        return self._frame(b"", final=True)
+
+    def is_overwritten(self) -> bool:
+        """Whether the file does not hold any more what was read last."""
+        near = self._near[-PROOF:]
+        try:
+            return self.file.read(self.end - len(near), len(near)) != near
+        except OSError:
+            return False
+
+    def _next_block(self) -> bytes:
+        near = self._near[-PROOF:]
+        data = self.file.read(self.end - len(near), len(near) + self._settings.block_bytes)
+        if not data.startswith(near):
+            raise OverwrittenError(self.file.path)
+        if len(data) == len(near):
+            return b""
+        self._near = (self._near + data[len(near) :])[-_NEAR:] if len(data) < _NEAR else data[-_NEAR:]
+        self.grown_at = monotonic()
+        return data[len(near) :]
+
+    def _frame(self, block: bytes, *, final: bool) -> Framed:
+        begin = self.position
+        framed = self._framer.feed(block, final=final)
+        self.finished = self._over = final
+        self._oversized += len(framed.oversized)
+        self._skipped += self.position - begin - sum(map(len, framed.records))
+        self._lengthen(block)
+        if self._settings.partitioning == "block":
+            self.partition = (self.partition + 1) % self._partitions
+        return framed
+
+    def _lengthen(self, block: bytes) -> None:
+        """Bring chain and proof to the position. What was read beyond is kept, but not a line without end."""
+        ahead = self._ahead + block
+        if self._chain.end + len(ahead) != self.end:
+            while missing := self.file.read(self._chain.end, min(GRID, self.position - self._chain.end)):
+                self._prove(missing)
+            ahead = self.file.read(self.position, self.held)
+        done = self.position - self._chain.end
+        self._prove(ahead[:done])
+        ahead = ahead[done:]
+        self._ahead = ahead if len(ahead) <= self._settings.max_record_bytes + GRID else b""
+
+    def _prove(self, data: bytes) -> None:
+        self._chain.feed(data)
+        if len(self._first) < PROOF:
+            self._first = (self._first + data)[:PROOF]
+        self._recent = (self._recent + data)[-PROOF:] if len(data) < PROOF else data[-PROOF:]
+
+    def checkpoint(self) -> Checkpoint:
+        """Where reading stands now."""
+        link, digest = self._chain.state()
+        return Checkpoint(
+            identity=self.identity,
+            path=self.file.path,
+            device=self.file.device,
+            inode=self.file.inode,
+            descriptor=self.descriptor_id.hex() if self.described else self._described_before,
+            partition=self.partition,
+            position=self.position,
+            records=self._framer.number,
+            oversized=self._oversized,
+            skipped=self._skipped,
+            pending=self._framer.pending,
+            head=Stretch.of(self._first),
+            recent=Stretch.of(self._recent),
+            size=self.end,
+            member=self.file.member(max(0, min(chain.start(self.position), self.position - _NEAR))),
+            link=link,
+            digest=digest,
+            rotated=self.rotated,
+            finished=self.finished,
+            gone=self.gone,
+            owner=self._settings.name,
+            at=now(),
+        )
+
+    @property
+    def records(self) -> int:
+        """Records framed so far."""
+        return self._framer.number
+
+    def is_at_end(self, position: int) -> bool:
+        """Whether the file has nothing from ``position`` on."""
+        try:
+            return not self.file.read(position, 1)
+        except OSError:
+            return False
+
+    def near_end(self, end: int) -> bytes:
+        """Of what was read last, the bytes before offset ``end``, at least some of them; else none."""
+        begin = self.end - len(self._near)
+        return self._near[: end - begin] if begin < end <= self.end else b""
+
+    def starts_as(self, file: OpenFile) -> bool:
+        """Whether the first bytes that were read are the same in ``file``, as far as that goes."""
+        first = file.read(0, len(self._first))
+        return self._first.startswith(first)

@@ -1,0 +1,315 @@
+"""All the files that are being read: found, recognized, read in turn, seen to their ends."""
+
+import os
+from collections import deque
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from time import monotonic
+from typing import NamedTuple, Protocol
+
+from schemas.errors import UsageError
+from schemas.profile import Profile
+from streams import log
+from streams.formats.framing import Framed
+from streams.formats.gzipped import DamagedError
+from streams.settings import TailSettings
+from streams.tail import paths
+from streams.tail.checkpoint import Checkpoint, State
+from streams.tail.disposal import Disposal
+from streams.tail.recognition import Found
+from streams.tail.source import OpenFile, OverwrittenError, Source
+from streams.tail.takeup import TakeUp
+
+logger = log.get("tail")
+
+Inode = tuple[int, int]
+
+
+class Ownership(Protocol):
+    """What is known of files, and how to make and take claims to them."""
+
+    def read(self) -> State: ...
+
+    def claim(self, sources: Sequence[Source], withdrawn: Sequence[str]) -> None: ...
+
+    def end(self, owner: str) -> None: ...
+
+    @property
+    def partitions(self) -> int: ...
+
+
+class Loss(NamedTuple):
+    """Bytes that were, or may have been, destroyed before they could be read: from ``position`` on.
+
+    ``known`` are those that had been seen; how many more there were nobody can tell.
+    """
+
+    path: str
+    position: int
+    known: int
+    why: str
+
+
+class _Overwritten(NamedTuple):
+    source: Source
+    since: float
+
+
+class _Suspect(NamedTuple):
+    signature: tuple[int, ...]
+    since: float
+
+
+class Sources:
+    """The files that ``given`` mean. With ``once`` they are taken as they are, to their ends.
+
+    ``refused`` are those that cannot be tailed, with what they were when they were looked at; ``losses``
+    what was destroyed. ``scan_due`` is set when something has changed that only a scan settles.
+    """
+
+    def __init__(
+        self,
+        given: Sequence[str],
+        profile: Profile,
+        settings: TailSettings,
+        *,
+        once: bool,
+        disposal: Disposal | None = None,
+    ) -> None:
+        self.given, self.profile, self.settings, self.once = given, profile, settings, once
+        self._dispose = disposal or Disposal()
+        self.open: dict[str, Source] = {}  # by identity
+        self._hot: deque[Source] = deque()  # those that may have something new, in turn
+        self._ending: deque[Source] = deque()
+        self.overwritten: dict[str, _Overwritten] = {}
+        self.suspects: dict[Inode, _Suspect] = {}
+        self._ended: dict[Inode, tuple[int, ...]] = {}  # files read to their end, with what they were then
+        self.facts: deque[Checkpoint] = deque()
+        self.scanned = False
+        #: Names of tailers whose files are ours: this one's, and of those that it ended.
+        self.owners = {settings.name}
+        self.refused: dict[str, tuple[int, ...]] = {}
+        self._damaged: dict[str, tuple[int, ...]] = {}
+        self.losses: list[Loss] = []
+        self.scan_due = True
+
+    # -- reading
+
+    def touch(self, touched: frozenset[str] | None = None) -> None:
+        """Look at these files again, or at all. Those that were moved are always looked at."""
+        hot = set(self._hot)
+        for source in self.open.values():
+            seen = touched is None or source.rotated or touched & {source.file.path, source.real_path}
+            if seen and source not in hot:
+                self._hot.append(source)
+
+    def read(self) -> tuple[Source, Framed] | None:
+        """The next block, of the files in turn; None when there is nothing new in any of them."""
+        while self._ending:
+            source = self._ending.popleft()
+            if not (source.finished or self._is_cut(source)):
+                return source, source.finish()
+        while self._hot:
+            source = self._hot.popleft()
+            framed = self._read(source)
+            if framed is not None:
+                self._hot.append(source)
+                return source, framed
+        return None
+
+    def _read(self, source: Source) -> Framed | None:
+        if self.open.get(source.identity) is not source:
+            return None  # let go of meanwhile
+        try:
+            return source.read(final=self.once)
+        except OverwrittenError:
+            self._overwrite(source)
+        except OSError as error:
+            self._give_up(source, error)
+        self.scan_due = True
+        return None
+
+    def _is_cut(self, source: Source) -> bool:
+        """Whether a file that grows no more ends too early; what was read of a record is none then."""
+        try:
+            source.file.check(final=True)
+        except DamagedError as error:
+            if source.identity in self.open:
+                self._give_up(source, error, final=True)
+            return True
+        return False
+
+    def _give_up(self, source: Source, error: OSError, *, final: bool = False) -> None:
+        """Let go of a file that cannot be read. Once more it is begun with: there may be another by now."""
+        path, signature = source.file.path, _signature(source.file.path)
+        if final or self.once or (isinstance(error, DamagedError) and self._damaged.get(path) == signature):
+            self.refused[path] = signature
+        self._damaged[path] = signature
+        logger.error(
+            "file cannot be read" + ("" if path in self.refused else "; it is tried again"),
+            path=path,
+            why=error.strerror,
+            position=source.position,
+            unpublished=source.held,
+        )
+        self._let_go(source)
+
+    def _overwrite(self, source: Source) -> None:
+        del self.open[source.identity]
+        self.overwritten[source.identity] = _Overwritten(source, monotonic())
+
+    def take_facts(self) -> list[Checkpoint]:
+        """Last checkpoints of files that are gone, and of copies, to be committed."""
+        facts = list(self.facts)
+        self.facts.clear()
+        return facts
+
+    def settle(self, checkpoints: Iterable[Checkpoint]) -> None:
+        """These checkpoints are committed: let go of the files that ended, and dispose of them."""
+        for done in checkpoints:
+            source = self.open.get(done.identity)
+            if not done.finished or source is None:
+                overwritten = self.overwritten.pop(done.identity, None) if done.finished else None
+                if overwritten:
+                    overwritten.source.file.close()
+                continue
+            if source.is_at_end(done.position):
+                del self.open[done.identity]
+                self.end(source.file, done.position)
+            else:  # somebody still wrote to it
+                self._let_go(source)
+                self.scan_due = True
+
+    def add(self, source: Source) -> None:
+        """Read this file, too."""
+        self.open[source.identity] = source
+        self._hot.append(source)
+
+    def finish(self, source: Source) -> None:
+        """Nothing follows what was read of this file."""
+        source.ending = True
+        self._ending.append(source)
+
+    def end(self, file: OpenFile, position: int) -> None:
+        """This file is published to its end at ``position``."""
+        self._dispose(file, position)
+        self._ended[file.device, file.inode] = _signature(file.path)
+        file.close()
+
+    def lose(self, path: str, position: int, known: int, why: str) -> None:
+        """Tell and count what was destroyed."""
+        self.losses.append(Loss(path, position, known, why))
+        logger.error(
+            "bytes may have been destroyed before they could be read",
+            path=path,
+            position=position,
+            unread=known or "unknown",
+            why=why,
+        )
+
+    def is_suspect(self, file: OpenFile) -> bool:
+        """Whether a file that equals the beginning of another may still turn out to be its copy."""
+        inode, signature = (file.device, file.inode), _signature(file.path)
+        suspect = self.suspects.get(inode)
+        if suspect is None or suspect.signature != signature:
+            suspect = self.suspects[inode] = _Suspect(signature, monotonic())
+        return monotonic() - suspect.since < self.settings.copy_wait_s
+
+    def _let_go(self, source: Source) -> None:
+        del self.open[source.identity]
+        source.file.close()
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether something is to be decided soon without anything happening to a file."""
+        return bool(self.overwritten or self.suspects) or any(s.rotated for s in self.open.values())
+
+    # -- looking around
+
+    def scan(self, ownership: Ownership) -> None:
+        """See what became of the files that are read, and begin with those that are new.
+
+        Everything read so far has to be published, so that the checkpoints tell about it. Raises what
+        ``ownership`` does; the files that are new are found again the next time.
+        """
+        self.scan_due = False
+        for source in list(self.open.values()):
+            if source.is_overwritten() and not source.ending:
+                self._overwrite(source)
+        found = {inode: path for path in paths.found(self.given) if (inode := _inode(path))}
+        if not self.once:
+            for source in list(self.open.values()):
+                self._follow(source, found.get((source.file.device, source.file.inode), ""))
+        fresh: list[Found] = []
+        try:
+            fresh += filter(None, (self._fresh(inode, path) for inode, path in found.items()))
+            if fresh or self.overwritten or not self.scanned:
+                self.scanned, before = True, self.scanned
+                TakeUp(self, ownership, fresh, first=not before).run()
+        finally:
+            for one in fresh:
+                one.file.close()
+
+    def _follow(self, source: Source, path: str) -> None:
+        """Note where a file is now, and end with it when it was rotated away, is read and nothing comes."""
+        file = source.file
+        if not file.is_at(file.path):
+            source.rotated = True
+            file.path = path or paths.with_inode(file.path, file.inode) or file.path
+        quiet_s = monotonic() - source.grown_at
+        limit_s = self.settings.rotated_after_s if source.rotated else self.settings.complete_after_s
+        if limit_s and quiet_s >= limit_s and source.is_at_end(source.end) and not source.ending:
+            self.finish(source)
+
+    def _fresh(self, inode: Inode, path: str) -> Found | None:
+        if any((source.file.device, source.file.inode) == inode for source in self.open.values()):
+            return None
+        signature = _signature(path)
+        if signature in (self._ended.get(inode), self.refused.get(path)):
+            return None
+        self.refused.pop(path, None)
+        self._ended.pop(inode, None)
+        return self.examine(path)
+
+    def examine(self, path: str) -> Found | None:
+        """A file that can be tailed and has its header; another is refused or has to wait."""
+        file = None
+        try:
+            file = OpenFile(path)
+            if head := file.examine(self.profile, final=self.once):
+                return Found(file, head)
+        except UsageError as error:
+            self.refused[path] = _signature(path)
+            # The person needs the reason, not our stack.
+            logger.error("file refused", path=path, why=error.what, remedy=error.remedy)  # noqa: TRY400
+        if file:
+            file.close()
+        return None
+
+    def folders(self) -> tuple[set[str], bool]:
+        """Where changes are to be watched for, and whether anywhere below, too."""
+        folders, below = paths.folders(self.given)
+        return folders | {os.path.dirname(source.real_path) for source in self.open.values()}, below  # noqa: PTH120
+
+    def close(self) -> None:
+        """Let go of all of them."""
+        for source in [*self.open.values(), *(source for source, _ in self.overwritten.values())]:
+            source.file.close()
+        self.open.clear()
+        self.overwritten.clear()
+
+
+def _inode(path: str) -> Inode | None:
+    try:
+        there = os.stat(path)  # noqa: PTH116 - a thousand files are looked at again and again
+    except OSError:
+        return None
+    return there.st_dev, there.st_ino
+
+
+def _signature(path: str) -> tuple[int, ...]:
+    try:
+        there = Path(path).stat()
+    except OSError:
+        return ()
+    return there.st_dev, there.st_ino, there.st_size, there.st_mtime_ns, there.st_mode

@@ -1,0 +1,164 @@
+"""The pure whole of validation: a file's descriptor and its raw records in, one verdict for each out."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import repeat
+from traceback import format_exception
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from schemas import normalize
+from schemas.descriptor import Descriptor
+from schemas.hashes import Canonical, canonical_json_all, placement_hash
+from schemas.letter import Reason
+from schemas.normalize import Fault
+from schemas.records import COLUMNS, JUDGES, OPTIONAL, RULES, Invalid, Kind, Valid, column, conflicts
+from streams.formats import catalogue as formats
+from streams.formats.rows import Row, shown
+
+Verdict = Valid | Invalid
+
+#: Records judged together: enough to share the cost of a call, few enough to stay in a core's cache.
+_AT_ONCE = 500
+
+
+class _Plan(NamedTuple):
+    """Where a kind's columns are in a file: column → its cell in a row."""
+
+    kind: Kind
+    places: dict[str, int]
+
+
+class Judge:
+    """Judges the records of one file. Holds no state but tables of what it has seen; does no I/O."""
+
+    def __init__(self, descriptor: Descriptor) -> None:
+        """Raises :class:`schemas.errors.UsageError` when the file's layout is unknown to its profile."""
+        layout = descriptor.profile.layout(descriptor.header)
+        self._rows = formats.rows(descriptor)
+        self._normalizer = normalize.of(descriptor.profile)
+        self._kind = layout.kind
+        places = {kind: layout.places(kind) for kind in COLUMNS}
+        self._type_place = places["spot"].get("record_type", 0)
+        self._plans = {
+            kind: _Plan(kind, {name: places[kind][name] for name in names if name in places[kind]})
+            for kind, names in COLUMNS.items()
+        }
+
+    def judge(self, values: Sequence[bytes]) -> list[Verdict]:
+        """One verdict for each raw record (its bytes, line terminator included), in order.
+
+        A record that makes the code raise is rejected alone, with the traceback.
+        """
+        verdicts: list[Verdict] = []
+        for start in range(0, len(values), _AT_ONCE):
+            verdicts += self._survive(values[start : start + _AT_ONCE])
+        return verdicts
+
+    def _survive(self, values: Sequence[bytes]) -> list[Verdict]:
+        """Judge, and halve what raises until the record is alone that does."""
+        try:
+            return self._judge(values)
+        except Exception as error:  # noqa: BLE001 - whatever a record does to the code is its own rejection
+            if len(values) == 1:
+                return [_crashed(values[0], error)]
+        middle = len(values) // 2
+        return self._survive(values[:middle]) + self._survive(values[middle:])
+
+    def _judge(self, values: Sequence[bytes]) -> list[Verdict]:
+        verdicts: list[Any] = [None] * len(values)
+        groups: dict[Kind, list[int]] = defaultdict(list)
+        rows = self._rows.read(values)
+        for index, row in enumerate(rows):
+            if isinstance(row, dict):
+                verdicts[index] = Invalid([row], "")
+                continue
+            kind = self._kind or self._normalizer.kinds[row[self._type_place]]
+            if kind in self._plans:
+                groups[kind].append(index)
+            else:
+                verdicts[index] = self._no_kind(row[self._type_place], kind)
+        for kind, indices in groups.items():
+            plan = self._plans[kind]
+            members: list[Row] = [rows[index] for index in indices]  # type: ignore[misc] # reasons are gone
+            for index, verdict in zip(indices, self._of_kind(plan, members), strict=True):
+                verdicts[index] = verdict
+        return verdicts
+
+    def _no_kind(self, text: str, fault: Any) -> Invalid:
+        rule = fault.rule if isinstance(fault, Fault) else "is required"
+        return Invalid([Reason(field="record_type", value=shown(text), rule=rule)], shown(text.strip()))
+
+    def _of_kind(self, plan: _Plan, rows: list[Row]) -> list[Verdict]:
+        cells = {name: [row[place] for row in rows] for name, place in plan.places.items()}
+        fields = self._normalizer.columns(plan.kind, cells)
+        faults = _faults(plan.kind, fields, len(rows))
+        records = _records(fields)
+        for index, found in faults.items():
+            for field in found.keys() & records[index].keys():
+                del records[index][field]
+        for index, record in enumerate(records):
+            for field, rule in conflicts(record):
+                faults[index].setdefault(field, rule)
+        if not faults:
+            return _accepted(plan.kind, records)
+        good = iter(_accepted(plan.kind, [record for i, record in enumerate(records) if i not in faults]))
+        return [
+            _rejected(plan, row, faults[index]) if index in faults else next(good)
+            for index, row in enumerate(rows)
+        ]
+
+
+def _faults(kind: Kind, fields: dict[str, list[Any]], count: int) -> dict[int, dict[str, str]]:
+    """The field rules that records break: index → field → rule."""
+    found: dict[int, dict[str, str]] = defaultdict(dict)
+    for field, judge in JUDGES[kind].items():
+        values = fields.get(field)
+        if values is None:
+            if field not in OPTIONAL:
+                for index in range(count):
+                    found[index][field] = "is required; the file has no such column"
+            continue
+        try:
+            judge.validate_python(values)
+        except ValidationError as error:
+            for fault in error.errors(include_url=False, include_context=False, include_input=False):
+                index = int(fault["loc"][0])
+                value = values[index]
+                rule = "is required" if value is None else value.rule if isinstance(value, Fault) else ""
+                found[index][field] = rule or RULES[kind][field]
+    return found
+
+
+def _records(fields: dict[str, list[Any]]) -> list[Canonical]:
+    """Turn columns into records; empty optional fields are left out."""
+    records: list[Canonical] = list(
+        map(dict, map(zip, repeat(tuple(fields)), zip(*fields.values(), strict=True)))
+    )
+    for field in OPTIONAL & fields.keys():
+        for record, value in zip(records, fields[field], strict=True):
+            if value is None:
+                del record[field]
+    return records
+
+
+def _accepted(kind: Kind, records: list[Canonical]) -> list[Verdict]:
+    canonical = canonical_json_all(records)
+    return list(map(Valid, repeat(kind), records, canonical, map(placement_hash, canonical)))
+
+
+def _crashed(value: bytes, error: Exception) -> Invalid:
+    rule = f"must not fail: {type(error).__name__}: {shown(str(error))}"
+    reason = Reason(field="", value=shown(value.decode("utf-8", "backslashreplace")), rule=rule)
+    return Invalid([reason], "", "".join(format_exception(error)))
+
+
+def _rejected(plan: _Plan, row: Row, faults: dict[str, str]) -> Invalid:
+    reasons = []
+    for field, rule in faults.items():
+        place = plan.places.get(column(field))
+        reasons.append(
+            Reason(field=column(field), value="" if place is None else shown(row[place]), rule=rule)
+        )
+    return Invalid(reasons, plan.kind)
