@@ -22,7 +22,7 @@ test: install
 	$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 test-quick: install
-	$(BIN)/pytest --numprocesses 3 -m "not broker and not slow" $(ARGS)
+	$(BIN)/pytest --numprocesses 4 -m "not broker and not slow" $(ARGS)
 
 soak: install
 	$(BIN)/pytest -m slow $(ARGS)
