@@ -1,9 +1,10 @@
-"""The tailer's publisher: one name, one transactional id, one process at a time."""
+"""A tailer's or a feed's publisher: one name, one transactional id, one process at a time."""
 
 import contextlib
+from typing import Protocol
 from uuid import uuid4
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
 from schemas.errors import Problem, Unreachable
@@ -11,7 +12,6 @@ from streams import log
 from streams.settings import Settings
 from streams.tail import checkpoint
 from streams.tail.checkpoint import State
-from streams.tail.round import Round
 from topics.catalogue import CHECKPOINTS, DLQ, FILES, RAW
 from topics.reader import Compacted
 from topics.transaction import AbandonedError, OwnershipLostError, TransactionalProducer, send_all
@@ -19,17 +19,29 @@ from topics.transaction import AbandonedError, OwnershipLostError, Transactional
 logger = log.get("tail")
 
 
+class Publishable(Protocol):
+    """What one transaction publishes, the checkpoints included."""
+
+    def produce(self, producer: Producer) -> None:
+        """Queue all of it, as often as it takes; raises ``KafkaException``."""
+        ...
+
+    def is_in(self, state: State) -> bool:
+        """Whether it has been committed, when nobody else writes these checkpoints."""
+        ...
+
+
 class Publisher:
-    """Publishes rounds. Calls block and are made from one thread at a time; :meth:`abandon` from any.
+    """Publishes batches. Calls block and are made from one thread at a time; :meth:`abandon` from any.
 
     A fenced producer does not tell whether another tailer took the name over or the broker ended a
     transaction of ours that was open for too long. So each process claims the name in its first transaction,
     and one that is fenced fences in turn, then reads the claim: still its own, it goes on, else it ends.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, feed: str = "") -> None:
         self._settings = settings
-        self._name = settings.tail.name
+        self._name = f"feed:{feed}" if feed else settings.tail.name
         self._instance = uuid4().hex
         self._abandoned = False
         self._producer = self._new(self._name)
@@ -64,8 +76,8 @@ class Publisher:
         except KafkaException as error:
             raise _unreachable(self._settings, error) from None
 
-    def publish(self, batch: Round) -> None:
-        """Commit the round, exactly once, however long the broker is away.
+    def publish(self, batch: Publishable) -> None:
+        """Commit the batch, exactly once, however long the broker is away.
 
         Raises :class:`Problem` when another tailer has taken the name, ``AbandonedError`` when abandoned.
         """
@@ -79,8 +91,8 @@ class Publisher:
             else:
                 return
 
-    def _regained(self, batch: Round) -> bool:
-        """Fence, then see whether the name is still ours; gives whether the round had been committed."""
+    def _regained(self, batch: Publishable) -> bool:
+        """Fence, then see whether the name is still ours; gives whether the batch had been committed."""
         while True:
             if self._abandoned:
                 raise AbandonedError(self._name)
@@ -104,6 +116,10 @@ class Publisher:
 
 
 def _taken_over(name: str) -> Problem:
+    if name.startswith("feed:"):
+        return Problem(
+            "another process took over", where=name, remedy="run only one of a name, or give each its own"
+        )
     return Problem(
         f"another tailer named {name} took over", remedy="give each a tail.name of its own, or run only one"
     )

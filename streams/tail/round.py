@@ -71,13 +71,14 @@ class Round:
         for partition, messages in self._raw.items():
             send_all(producer, RAW.name, messages, partition)
         for letter in self._letters:
-            _post(producer, letter)
+            post(producer, letter)
         send_all(producer, CHECKPOINTS.name, [message(moved) for moved in self.checkpoints.values()])
         for identity in self.withdrawn:
             producer.produce(CHECKPOINTS.name, **withdrawal(identity))
 
 
-def _post(producer: Producer, letter: Letter) -> None:
+def post(producer: Producer, letter: Letter) -> None:
+    """Queue the dead letter; raises ``KafkaException``."""
     line = letter.line
     rule = f"a record has no more than tail.max_record_bytes; of this one the first {HEAD} are kept"
     at = now()
