@@ -1,0 +1,54 @@
+"""``spotstream``, killed by itself: ``python mortal.py STEP N ARGUMENT…``, at a step of its Nth transaction.
+
+A SIGKILL from outside hits a step by chance. Steps are told by what is called of confluent-kafka's producer,
+so the product knows nothing of it. Where the Nth transaction has no such step, the next one that does.
+"""
+
+import os
+import signal
+import sys
+from typing import Any
+
+import confluent_kafka
+
+STEPS = ("before begin", "records produced", "checkpoint in", "before commit", "after commit")
+
+_RAW, _CHECKPOINTS = "avion.raw", "avion.tail.checkpoints"
+_BY_TOPIC = {_RAW: "records produced", _CHECKPOINTS: "checkpoint in"}
+
+
+class Mortal(confluent_kafka.Producer):
+    """A producer whose process does not live beyond a step."""
+
+    step, last = "", 0
+    begun = 0
+
+    def begin_transaction(self) -> None:
+        Mortal.begun += 1
+        self._reach("before begin")
+        super().begin_transaction()
+
+    def produce_batch(self, topic: str, messages: list[Any], *partition: int) -> int:
+        taken: int = super().produce_batch(topic, messages, *partition)
+        if messages and topic in _BY_TOPIC:
+            self._reach(_BY_TOPIC[topic])
+        return taken
+
+    def commit_transaction(self, *timeout: float) -> None:
+        self._reach("before commit")
+        super().commit_transaction(*timeout)
+        self._reach("after commit")
+
+    def _reach(self, step: str) -> None:
+        if step == self.step and self.begun >= self.last:
+            self.flush(10)  # the broker has what was produced so far
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    Mortal.step, Mortal.last = sys.argv[1], int(sys.argv[2])
+    confluent_kafka.Producer = Mortal
+    from streams.cli import main
+
+    sys.argv = ["spotstream", *sys.argv[3:]]
+    main()
