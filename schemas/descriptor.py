@@ -18,8 +18,8 @@ class Descriptor(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    path: str
-    identity: str  #: hex; the file's identity, which survives renames
+    path: str  #: absolute; of a feed ``feed:NAME``
+    identity: str  #: the file's identity, hex, which survives renames; of a feed ``feed:NAME``
     format: Literal["csv", "tsv", "fixed", "xml"]
     encoding: str
     header: tuple[str, ...] = ()

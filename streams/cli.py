@@ -172,7 +172,7 @@ def topics_apply() -> None:
 @app.command()
 def audit(
     *,
-    file: Annotated[str, typer.Option(help="Only the file of this path.")] = "",
+    file: Annotated[str, typer.Option(help="Only the file of this path, or the feed:NAME.")] = "",
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> int:
     """Account for every record: delivered, rejected, dead-lettered, or missing.

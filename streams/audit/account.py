@@ -67,13 +67,15 @@ class Audit(NamedTuple):
 def audit(settings: Settings, file: str = "") -> Audit:
     """Read the topics and balance the books, of all files or of the one at the path ``file``.
 
+    A feed is a file, too: ``feed:NAME``.
+
     ``duplicates`` counts what Avstar's sandbox booked twice, too, where ``avstar.ledger_url`` is set and all
     files are asked for. Raises :class:`Unreachable`, and :class:`Problem` when a topic is not there.
     """
     begin = time.monotonic()
     statement = _balance(settings)
     if file:
-        statement = _only(statement, str(Path(file).absolute()))
+        statement = _only(statement, file if file.startswith("feed:") else str(Path(file).absolute()))
     elif settings.avstar.ledger_url:
         statement.total.duplicates += asyncio.run(_booked_twice(settings))
     return Audit(statement, time.monotonic() - begin)
