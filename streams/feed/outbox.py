@@ -65,7 +65,6 @@ class Outbox:
                 self._publisher.publish(parcel)
                 with self._changed:
                     self.committed = parcel.bookmark()
-                logger.debug("published", records=parcel.records, bytes=parcel.size)
         except Exception as error:  # noqa: BLE001 - it is raised where somebody waits for it
             with self._changed:
                 self._failure, self._sending = error, False
