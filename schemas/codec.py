@@ -1,29 +1,27 @@
 """Avro with Confluent framing: a zero byte, the schema's id in the registry, the record.
 
-The schemas of the four kinds lie beside this module. Writing is the hot path, so each schema is turned into
-one Python function once (:func:`_compile`): half the time of fastavro's writer, and the same bytes.
+The schemas of the four kinds lie beside this module. Writing is the hot path and goes column by column, many
+records at once (:func:`bodies`): an eighth of the time of fastavro's writer, and the same bytes.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from importlib.resources import files
 from io import BytesIO
 from struct import Struct
-from typing import Any, cast
+from typing import Any, Final
 
 import fastavro
 
-from schemas.hashes import Canonical
-from schemas.records import Kind
+from schemas.hashes import Canonical, Columns, joined
+from schemas.records import Kind, Valid
 
 _FRAME = Struct(">bI")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
-_MINUTES_REMEMBERED = 1 << 14
-
-Encode = Callable[[Mapping[str, Any], str], bytes]
+_REMEMBERED: Final = 1 << 16
 
 
 @cache
@@ -41,7 +39,7 @@ def schema_id(value: bytes) -> int:
 
 
 class Codec:
-    """Writes and reads records of a kind under a schema id of the registry.
+    """Frames and reads records of a kind under a schema id of the registry.
 
     ``writer`` is the schema that belongs to the id, where it is another than this version's: records written
     with it are read as this version's schema has them.
@@ -52,19 +50,10 @@ class Codec:
         self._frame = _FRAME.pack(0, schema_id)
         self._reader = fastavro.parse_schema(schema(kind))
         self._writer = fastavro.parse_schema(writer) if writer else self._reader
-        self._encode = _compile(kind)
-        self._key: Callable[[Mapping[str, Any]], str] = _KEYS[kind]
 
-    def encode(self, record: Mapping[str, Any], placement_hash: str) -> bytes:
-        """The framed value; raises ``KeyError``, ``TypeError``, … when the record cannot be written."""
-        return self._frame + self._encode(record, placement_hash)
-
-    def message(self, record: Mapping[str, Any], placement_hash: str) -> dict[str, bytes]:
-        """Key (the record's id) and value, as confluent-kafka's ``produce_batch`` takes them."""
-        return {
-            "key": self._key(record).encode(),
-            "value": self._frame + self._encode(record, placement_hash),
-        }
+    def message(self, valid: Valid) -> dict[str, bytes]:
+        """Key (the record's id) and framed value, as confluent-kafka's ``produce_batch`` takes them."""
+        return {"key": valid.key, "value": self._frame + valid.avro}
 
     def decode(self, value: bytes) -> tuple[Canonical, str]:
         """The record and its placement hash; raises ``ValueError`` when it is not framed."""
@@ -77,23 +66,64 @@ class Codec:
         return record, placement
 
 
-_KEYS: dict[Kind, Callable[[Mapping[str, Any]], str]] = {
-    "spot": lambda record: record["spot_id"],
-    "avail": lambda record: record["avail_id"],
-    "billing": lambda record: f"{record['invoice_id']}/{record['line_no']}",
-    "makegood": lambda record: record["makegood_id"],
-}
-
-
 def _text(value: Any) -> str | int:
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
     return value.isoformat() if isinstance(value, date) else value
 
 
-#: The bytes 0 to 255 as characters: what is written is put together as Latin-1 text, in one f-string per
-#: record, and encoded once; a join of bytes with an ``encode`` per field takes twice as long.
-_CHARS = [chr(number) for number in range(256)]
+def keys(kind: Kind, columns: Columns) -> list[bytes]:
+    """The key of each record on its topic: its id."""
+    if kind == "billing":
+        invoices = zip(columns["invoice_id"], columns["line_no"], strict=True)
+        return [b"%b/%d" % (invoice.encode(), line) for invoice, line in invoices]
+    return [found.encode() for found in columns[f"{kind}_id"]]
+
+
+def bodies(kind: Kind, columns: Columns, placement_hashes: Sequence[str]) -> list[bytes]:
+    """Each record in Avro's binary encoding, not framed.
+
+    Raises ``KeyError``, ``TypeError``, ``ValueError``, … when one cannot be written.
+    """
+    # As Latin-1 text, a character a byte, like canonical JSON.
+    pieces: list[str | Iterable[str]] = []
+    for field in schema(kind)["fields"]:
+        name, avro = field["name"], field["type"]
+        values = placement_hashes if name == "placement_hash" else columns.get(name)
+        if isinstance(avro, list):
+            pieces += _optional(avro[1], values)
+        elif values is None:
+            raise KeyError(name)
+        else:
+            pieces += _written(avro, values)
+    return [text.encode("latin-1") for text in joined(pieces)]
+
+
+def _optional(avro: Any, values: Sequence[Any] | None) -> list[str | Iterable[str]]:
+    """A union of null and a type; ``values`` is None where the file has no such column."""
+    if values is None:
+        return [_ABSENT]
+    if None not in values:
+        return [_PRESENT, *_written(avro, values)]
+    written = joined([_PRESENT, *_written(avro, [value for value in values if value is not None])])
+    return [[_ABSENT if value is None else next(written) for value in values]]
+
+
+def _written(avro: Any, values: Sequence[Any]) -> list[str | Iterable[str]]:
+    """The values of a column, in pieces."""
+    kind = avro["logicalType"] if isinstance(avro, dict) else avro
+    if kind == "string":
+        if not "".join(values).isascii():
+            values = [value.encode().decode("latin-1") for value in values]
+        return [map(_varints.__getitem__, map(len, values)), values]
+    return [map(_WRITERS[kind], values)]
+
+
+_ABSENT, _PRESENT = "\0", "\2"
+
+#: What seven and fourteen bits are written as, lowest first: where more follow, and at the end.
+_GOING_ON = [chr(low & 127 | 128) + chr(low >> 7 | 128) for low in range(1 << 14)]
+_LAST = [chr(low) if low < 128 else chr(low & 127 | 128) + chr(low >> 7) for low in range(1 << 14)]
 
 
 def _varint(number: int) -> str:
@@ -102,85 +132,61 @@ def _varint(number: int) -> str:
         raise OverflowError(f"{number} does not fit into 64 bits")
     rest = number << 1 ^ number >> 63
     written = ""
-    while rest > 127:
-        written += _CHARS[rest & 127 | 128]
-        rest >>= 7
-    return written + _CHARS[rest]
+    while rest >= 1 << 14:
+        written += _GOING_ON[rest & 0x3FFF]
+        rest >>= 14
+    return written + _LAST[rest]
 
 
 class _Varints(dict[int, str]):
-    """Lengths and other small numbers, written once."""
+    """Lengths and other numbers that come again, written once; bounded."""
 
     def __missing__(self, number: int) -> str:
-        written = _varint(number)
-        if 0 <= number < 4096:
-            self[number] = written
+        if len(self) >= _REMEMBERED:
+            self.clear()
+        self[number] = written = _varint(number)
         return written
 
 
 class _Dates(dict[str, str]):
+    """``2026-03-09`` → days since 1970, written; bounded."""
+
     def __missing__(self, text: str) -> str:
-        if len(self) >= _MINUTES_REMEMBERED:
+        if len(self) >= _REMEMBERED:
             self.clear()
         self[text] = written = _varint((date.fromisoformat(text) - _EPOCH.date()).days)
         return written
 
 
 class _Minutes(dict[str, int]):
-    """``2026-03-09T14:30`` → milliseconds since 1970."""
+    """``2026-03-09T14:30`` → milliseconds since 1970; bounded."""
 
     def __missing__(self, text: str) -> int:
-        if len(self) >= _MINUTES_REMEMBERED:
+        if len(self) >= _REMEMBERED:
             self.clear()
         self[text] = found = (datetime.fromisoformat(text + "Z") - _EPOCH) // _MILLISECOND
         return found
 
 
-_minutes = _Minutes()
+class _Thousandths(dict[str, int]):
+    """``05.250`` → milliseconds; there are 60 000."""
+
+    def __missing__(self, text: str) -> int:
+        self[text] = found = int(text[:2] + text[3:])
+        return found
+
+
+_varints, _dates, _minutes, _thousandths = _Varints(), _Dates(), _Minutes(), _Thousandths()
 
 
 def _instant(text: str) -> str:
-    return _varint(_minutes[text[:16]] + int(text[17:19]) * 1000 + int(text[20:23]))
+    return _varint(_minutes[text[:16]] + _thousandths[text[17:23]])
 
 
-def _utf8(text: str) -> str:
-    return text.encode().decode("latin-1")
-
-
-#: Avro type or logical type → what writes ``{0}`` in the f-string, from left to right.
-_WRITERS = {
-    "string": "{{varint[len({0} if {0}.isascii() else ({0} := utf8({0})))]}}{{{0}}}",
-    "int": "{{varint[{0}]}}",
-    "long": "{{varint[{0}]}}",
-    "date": "{{date[{0}]}}",
-    "timestamp-millis": "{{instant({0})}}",
+#: Avro type or logical type → what writes a value.
+_WRITERS: dict[str, Callable[[Any], str]] = {
+    "int": _varints.__getitem__,
+    "long": _varints.__getitem__,
+    "date": _dates.__getitem__,
+    "timestamp-millis": _instant,
 }
-
-
-@cache
-def _compile(kind: Kind) -> Encode:
-    """One function for a schema: fetches the fields, then one f-string that writes them."""
-    fetches, writes = [], []
-    for index, field in enumerate(schema(kind)["fields"]):
-        name, optional = field["name"], isinstance(field["type"], list)
-        value = name if name == "placement_hash" else f"v{index}"
-        avro = field["type"][1] if optional else field["type"]
-        write = _WRITERS[avro["logicalType"] if isinstance(avro, dict) else avro].format(value)
-        if name != "placement_hash":
-            fetches.append(f"    {value} = record{f'.get({name!r})' if optional else f'[{name!r}]'}\n")
-        if optional:
-            fetches.append(f"    w{index} = absent if {value} is None else f'{{present}}{write}'\n")
-            write = f"{{w{index}}}"
-        writes.append(write)
-    body = f"return f'{''.join(writes)}'.encode('latin-1')"
-    source = f"def encode(record, placement_hash):\n{''.join(fetches)}    {body}"
-    names = {
-        "varint": _Varints(),
-        "date": _Dates(),
-        "instant": _instant,
-        "utf8": _utf8,
-        "absent": _CHARS[0],
-        "present": _CHARS[2],
-    }
-    exec(source, names)  # noqa: S102 - made of our own schemas' field names, nothing else
-    return cast("Encode", names["encode"])

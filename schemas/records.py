@@ -8,14 +8,15 @@ minor units in ``…_minor`` (cents of a dollar, whole yen) of the ISO 4217 ``cu
 The typed dicts are judged by pydantic; a field's description is its rule in words, as a dead letter shows it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from types import GenericAlias
 from typing import Annotated, Any, Literal, NamedTuple, NotRequired, get_args
 
+import orjson
 from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict, get_type_hints  # pydantic needs this one before Python 3.12
 
-from schemas.hashes import Canonical
+from schemas.hashes import Canonical, Columns
 from schemas.letter import Reason
 
 Kind = Literal["spot", "avail", "billing", "makegood"]
@@ -146,23 +147,32 @@ class Makegood(_Common):
 
 
 class Valid(NamedTuple):
-    """A record that keeps every rule: its kind, normalized form, canonical JSON and placement hash (hex)."""
+    """A record that keeps every rule, in all the forms in which it goes on."""
 
     kind: Kind
-    record: Canonical
-    canonical: bytes
-    placement_hash: str
+    key: bytes  #: its id, which is its key on its topic
+    canonical: bytes  #: JSON
+    placement_hash: str  #: of that; hex
+    avro: bytes  #: not framed
+
+    @property
+    def record(self) -> Canonical:
+        """Its fields."""
+        found: Canonical = orjson.loads(self.canonical)
+        return found
 
 
 class Invalid(NamedTuple):
     """A record that breaks rules: every one of them, and its kind, or what stood for it.
 
-    A record that raised an exception has one reason with an empty ``field``, and the traceback.
+    ``why`` is ``invalid``; ``crashed`` or ``unencodable`` for one that raised an exception, which has one
+    reason with an empty ``field``, and the traceback; ``quarantined`` for one that ends processes.
     """
 
     reasons: list[Reason]
     record_type: str
     traceback: str = ""
+    why: str = "invalid"
 
 
 #: The models by kind.
@@ -223,40 +233,63 @@ MONEY: frozenset[str] = frozenset(
 )
 
 
-def conflicts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The rules between fields that ``record`` breaks, as (field, rule); fields not there are not judged."""
-    kind = record["record_type"]
-    if kind == "spot":
-        if record.get("clearance") == "cleared" and "air_time" not in record:
-            return [("air_time", "is required of a cleared spot")]
-        return []
-    return _CONFLICTS[kind](record)
+class Between(NamedTuple):
+    """A rule between fields: ``field`` breaks it when ``broken`` says so of the values of ``fields``."""
+
+    fields: tuple[str, ...]
+    field: str
+    rule: str
+    broken: Callable[..., bool]  #: None stands for what is empty
 
 
-def _of_avail(record: Mapping[str, Any]) -> list[tuple[str, str]]:
-    found = []
-    start, end = record.get("window_start"), record.get("window_end")
-    if start is not None and end is not None and start >= end:
-        found.append(("window_end", "must be after window_start"))
-    total, sold = record.get("units_total"), record.get("units_sold")
-    if total is not None and sold is not None and sold > total:
-        found.append(("units_sold", "must be at most units_total"))
-    return found
+_BETWEEN: dict[Kind, list[Between]] = {
+    "spot": [
+        Between(
+            ("clearance", "air_time"),
+            "air_time",
+            "is required of a cleared spot",
+            lambda clearance, time: clearance == "cleared" and time is None,
+        )
+    ],
+    "avail": [
+        Between(
+            ("window_start", "window_end"),
+            "window_end",
+            "must be after window_start",
+            lambda start, end: start is not None and end is not None and start >= end,
+        ),
+        Between(
+            ("units_total", "units_sold"),
+            "units_sold",
+            "must be at most units_total",
+            lambda total, sold: total is not None and sold is not None and sold > total,
+        ),
+    ],
+    "billing": [
+        Between(
+            ("gross_minor", "agency_commission_minor", "net_minor"),
+            "net_minor",
+            "must be gross less agency_commission, to the smallest unit",
+            lambda *amounts: None not in amounts and amounts[0] - amounts[1] != amounts[2],
+        )
+    ],
+    "makegood": [
+        Between(
+            ("original_spot_id", "replacement_spot_id"),
+            "replacement_spot_id",
+            "must be another spot than original_spot_id",
+            lambda original, replacement: replacement is not None and replacement == original,
+        )
+    ],
+}
 
 
-def _of_billing(record: Mapping[str, Any]) -> list[tuple[str, str]]:
-    gross, commission = record.get("gross_minor"), record.get("agency_commission_minor")
-    net = record.get("net_minor")
-    if gross is None or commission is None or net is None or gross - commission == net:
-        return []
-    return [("net_minor", "must be gross less agency_commission, to the smallest unit")]
-
-
-def _of_makegood(record: Mapping[str, Any]) -> list[tuple[str, str]]:
-    replacement = record.get("replacement_spot_id")
-    if replacement is None or replacement != record.get("original_spot_id"):
-        return []
-    return [("replacement_spot_id", "must be another spot than original_spot_id")]
-
-
-_CONFLICTS = {"avail": _of_avail, "billing": _of_billing, "makegood": _of_makegood}
+def conflicts(kind: Kind, columns: Columns) -> list[tuple[int, str, str]]:
+    """The rules between fields that records break, as (index, field, rule); what is empty is not judged."""
+    empty = [None] * len(columns["record_type"])
+    return [
+        (index, field, rule)
+        for fields, field, rule, is_broken in _BETWEEN[kind]
+        for index, broken in enumerate(map(is_broken, *(columns.get(name, empty) for name in fields)))
+        if broken
+    ]

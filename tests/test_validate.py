@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from isal import igzip
 
-from schemas import rawkey
+from schemas import codec, rawkey
 from schemas.batch import source_of
 from schemas.codec import Codec
 from schemas.errors import Problem
@@ -128,19 +128,18 @@ def test_a_batch_is_its_records_and_nothing_else(pattern, partition):
     assert one.key == idempotency_key(hashes)
 
 
-class Choosy(Codec):
-    """Cannot encode one record."""
-
-    def message(self, fields, placement_hash):
-        if fields["avail_id"] == "A-2":
-            raise OverflowError("too much")
-        return super().message(fields, placement_hash)
-
-
-def test_a_record_that_cannot_be_encoded_is_rejected_alone_with_its_traceback():
+def test_a_record_that_cannot_be_encoded_is_rejected_alone_with_its_traceback(monkeypatch):
     """Its neighbours are booked."""
+    real = codec.bodies
+
+    def choosy(kind, columns, placement_hashes):
+        if "A-2" in columns["avail_id"]:
+            raise OverflowError("too much")
+        return real(kind, columns, placement_hashes)
+
+    monkeypatch.setattr(codec, "bodies", choosy)
     window = [record(good(number), number, number) for number in (1, 2, 3)]
-    outcome = judged(window, codecs=CODECS | {"avail": Choosy("avail", 7)})
+    outcome = judged(window)
     ((_, letter),) = outcome.letters
     assert letter.reason == "unencodable"
     assert "OverflowError: too much" in letter.traceback

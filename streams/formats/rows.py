@@ -28,11 +28,14 @@ class Rows(ABC):
         try:
             return self._read([value.decode(self._encoding) for value in values])
         except UnicodeDecodeError:
-            return [self._alone(value) for value in values]
+            pass
+        texts = [self._decoded(value) for value in values]
+        rows = iter(self._read([text for text in texts if isinstance(text, str)]))
+        return [next(rows) if isinstance(text, str) else text for text in texts]
 
-    def _alone(self, value: bytes) -> Row | Reason:
+    def _decoded(self, value: bytes) -> str | Reason:
         try:
-            return self._read([value.decode(self._encoding)])[0]
+            return value.decode(self._encoding)
         except UnicodeDecodeError as error:
             wrong = f"{value[error.start : error.end].hex(' ')} at byte {error.start}"
             return Reason(field="", value=wrong, rule=f"must be {self._encoding}: {error.reason}")
@@ -81,19 +84,20 @@ class DelimitedRows(Rows):
         unquoted = iter(self._unquote(quoted))
         return [next(unquoted) if quote in line else line.split(delimiter) for line in lines]
 
-    def _unquote(self, lines: list[str]) -> Sequence[Row | Reason]:
-        # The csv module reads on into the next line where a quote is left open; then each is read alone.
-        try:
-            rows = list(csv.reader(lines, **self._dialect))  # type: ignore[arg-type] # its stub wants literals
-        except csv.Error:
-            rows = []
-        return rows if len(rows) == len(lines) else [self._unquote_one(line) for line in lines]
-
-    def _unquote_one(self, line: str) -> Row | Reason:
-        try:
-            return next(csv.reader([line], **self._dialect))  # type: ignore[arg-type] # its stub wants literals
-        except csv.Error as error:
-            return Reason(field="", value=shown(line), rule=f"must be a row of {self.width} cells: {error}")
+    def _unquote(self, lines: list[str]) -> list[Row | Reason]:
+        """Split lines with quotes in them."""
+        rows: list[Row | Reason] = []
+        reader = csv.reader(lines, **self._dialect)  # type: ignore[arg-type] # its stub wants literals
+        while reader.line_num < len(lines):
+            try:
+                rows.extend(reader)
+            except csv.Error as error:
+                rule = f"must be a row of {self.width} cells: {error}"
+                rows.append(Reason(field="", value=shown(lines[reader.line_num - 1]), rule=rule))
+        if len(rows) == len(lines):
+            return rows
+        # A quote was left open and the module read on into the next line; so each is read alone.
+        return [row for line in lines for row in self._unquote([line])]
 
     def _misshapen(self, line: str, row: Row) -> Row | Reason:
         if "\0" in line:

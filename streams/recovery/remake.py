@@ -63,16 +63,10 @@ def remake(
         if isinstance(verdict, Invalid):
             left[key] = "still rejected: " + "; ".join(_said(reason) for reason in verdict.reasons)
             continue
-        try:
-            message = codecs[verdict.kind].message(verdict.record, verdict.placement_hash)
-        except Exception as error:  # noqa: BLE001 - whatever a record does to the encoder, it costs only itself
-            left[key] = f"could be validated but not encoded: {error!r}"
-            continue
         valid[key] = verdict
-        if (
-            verdict.placement_hash != letter.placement_hash
-        ):  # else it is on its topic since it was judged first
-            validated[VALIDATED[verdict.kind].name].append(message)
+        # Else it is on its topic since it was judged first.
+        if verdict.placement_hash != letter.placement_hash:
+            validated[VALIDATED[verdict.kind].name].append(codecs[verdict.kind].message(verdict))
     return Remade(_sending(found, valid, dict(validated), upload, at) if valid else None, left)
 
 

@@ -2,15 +2,15 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from itertools import repeat
+from itertools import compress, repeat
 from traceback import format_exception
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from schemas import normalize
+from schemas import codec, normalize
 from schemas.descriptor import Descriptor
-from schemas.hashes import Canonical, canonical_json_all, placement_hash
+from schemas.hashes import canonical_json, placement_hash
 from schemas.letter import Reason
 from schemas.normalize import Fault
 from schemas.records import COLUMNS, JUDGES, OPTIONAL, RULES, Invalid, Kind, Valid, column, conflicts
@@ -92,29 +92,25 @@ class Judge:
 
     def _of_kind(self, plan: _Plan, rows: list[Row]) -> list[Verdict]:
         cells = {name: [row[place] for row in rows] for name, place in plan.places.items()}
-        fields = self._normalizer.columns(plan.kind, cells)
-        faults = _faults(plan.kind, fields, len(rows))
-        records = _records(fields)
-        for index, found in faults.items():
-            for field in found.keys() & records[index].keys():
-                del records[index][field]
-        for index, record in enumerate(records):
-            for field, rule in conflicts(record):
-                faults[index].setdefault(field, rule)
+        columns = self._normalizer.columns(plan.kind, cells)
+        faults = _faults(plan.kind, columns, len(rows))
         if not faults:
-            return _accepted(plan.kind, records)
-        good = iter(_accepted(plan.kind, [record for i, record in enumerate(records) if i not in faults]))
+            return _accepted(plan.kind, columns)
+        if len(faults) == len(rows):
+            return [_rejected(plan, row, faults[index]) for index, row in enumerate(rows)]
+        sound = [index not in faults for index in range(len(rows))]
+        good = iter(_accepted(plan.kind, {name: list(compress(of, sound)) for name, of in columns.items()}))
         return [
-            _rejected(plan, row, faults[index]) if index in faults else next(good)
-            for index, row in enumerate(rows)
+            next(good) if fine else _rejected(plan, row, faults[index])
+            for index, (row, fine) in enumerate(zip(rows, sound, strict=True))
         ]
 
 
-def _faults(kind: Kind, fields: dict[str, list[Any]], count: int) -> dict[int, dict[str, str]]:
-    """The field rules that records break: index → field → rule."""
+def _faults(kind: Kind, columns: dict[str, list[Any]], count: int) -> dict[int, dict[str, str]]:
+    """The rules that records break: index → field → rule. Empties the values that break those of a field."""
     found: dict[int, dict[str, str]] = defaultdict(dict)
     for field, judge in JUDGES[kind].items():
-        values = fields.get(field)
+        values = columns.get(field)
         if values is None:
             if field not in OPTIONAL:
                 for index in range(count):
@@ -128,30 +124,35 @@ def _faults(kind: Kind, fields: dict[str, list[Any]], count: int) -> dict[int, d
                 value = values[index]
                 rule = "is required" if value is None else value.rule if isinstance(value, Fault) else ""
                 found[index][field] = rule or RULES[kind][field]
+            for index, of in found.items():
+                if field in of:
+                    values[index] = None
+    for index, field, rule in conflicts(kind, columns):
+        found[index].setdefault(field, rule)
     return found
 
 
-def _records(fields: dict[str, list[Any]]) -> list[Canonical]:
-    """Turn columns into records; empty optional fields are left out."""
-    records: list[Canonical] = list(
-        map(dict, map(zip, repeat(tuple(fields)), zip(*fields.values(), strict=True)))
-    )
-    for field in OPTIONAL & fields.keys():
-        for record, value in zip(records, fields[field], strict=True):
-            if value is None:
-                del record[field]
-    return records
+class _UnencodableError(Exception):
+    """A record of this kind validates, but cannot be written."""
 
 
-def _accepted(kind: Kind, records: list[Canonical]) -> list[Verdict]:
-    canonical = canonical_json_all(records)
-    return list(map(Valid, repeat(kind), records, canonical, map(placement_hash, canonical)))
+def _accepted(kind: Kind, columns: dict[str, list[Any]]) -> list[Verdict]:
+    canonical = canonical_json(columns)
+    hashes = list(map(placement_hash, canonical))
+    try:
+        written = codec.keys(kind, columns), codec.bodies(kind, columns, hashes)
+    except Exception as error:
+        raise _UnencodableError(kind) from error
+    return list(map(Valid, repeat(kind), written[0], canonical, hashes, written[1]))
 
 
 def _crashed(value: bytes, error: Exception) -> Invalid:
-    rule = f"must not fail: {type(error).__name__}: {shown(str(error))}"
+    if isinstance(error, _UnencodableError):
+        why, kind, rule = "unencodable", str(error), "could be validated but not encoded"
+    else:
+        why, kind, rule = "crashed", "", f"must not fail: {type(error).__name__}: {shown(str(error))}"
     reason = Reason(field="", value=shown(value.decode("utf-8", "backslashreplace")), rule=rule)
-    return Invalid([reason], "", "".join(format_exception(error)))
+    return Invalid([reason], kind, "".join(format_exception(error)), why)
 
 
 def _rejected(plan: _Plan, row: Row, faults: dict[str, str]) -> Invalid:

@@ -1,6 +1,5 @@
 """What a window becomes: validated records, one batch, dead letters. Pure, given the verdicts."""
 
-import traceback
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
@@ -19,7 +18,9 @@ from topics.transaction import send_all
 
 Verdict = Valid | Invalid
 
-QUARANTINED = Invalid([Reason(field="", value="", rule="ended the process that judged it")], "")
+QUARANTINED = Invalid(
+    [Reason(field="", value="", rule="ended the process that judged it")], "", why="quarantined"
+)
 
 
 class Raw(Protocol):
@@ -66,28 +67,18 @@ def conclude(
     *,
     upload: Upload = AUTO,
 ) -> Outcome:
-    """Turn the verdicts on a window into what is written. Pure.
-
-    A record that validates but cannot be encoded is rejected with its traceback.
-    """
+    """Turn the verdicts on a window into what is written. Pure."""
     validated: dict[str, list[dict[str, bytes]]] = defaultdict(list)
     accepted: list[Valid] = []
     kept: list[Raw] = []
     letters = []
     for raw, verdict in zip(window, verdicts, strict=True):
         if isinstance(verdict, Valid):
-            try:
-                message = codecs[verdict.kind].message(verdict.record, verdict.placement_hash)
-            except Exception:  # noqa: BLE001 - whatever a record does to the encoder, it costs only itself
-                reason = Reason(field="", value="", rule="could be validated but not encoded")
-                failed = Invalid([reason], verdict.kind, traceback.format_exc())
-                letters.append(_letter(raw, failed, "unencodable", partition, descriptors))
-                continue
-            validated[VALIDATED[verdict.kind].name].append(message)
+            validated[VALIDATED[verdict.kind].name].append(codecs[verdict.kind].message(verdict))
             accepted.append(verdict)
             kept.append(raw)
         else:
-            letters.append(_letter(raw, verdict, _reason_of(verdict), partition, descriptors))
+            letters.append(_letter(raw, verdict, partition, descriptors))
     bodies = [(valid.placement_hash, valid.canonical) for valid in accepted]
     built = batch.build(bodies, upload) if bodies else None
     first, last = window[0].offset, window[-1].offset
@@ -98,12 +89,8 @@ def conclude(
     return Outcome(dict(validated), built, headers, letters, len(window), last + 1)
 
 
-def _reason_of(verdict: Invalid) -> str:
-    return "crashed" if verdict.traceback else "quarantined" if verdict is QUARANTINED else "invalid"
-
-
 def _letter(
-    raw: Raw, verdict: Invalid, reason: str, partition: int, descriptors: Mapping[bytes, Descriptor]
+    raw: Raw, verdict: Invalid, partition: int, descriptors: Mapping[bytes, Descriptor]
 ) -> tuple[str, DeadLetter]:
     original = raw.value or b""
     try:
@@ -114,7 +101,7 @@ def _letter(
     letter = DeadLetter(
         kind="record",
         stage="validate",
-        reason=reason,
+        reason=verdict.why,
         reasons=verdict.reasons,
         original=original,
         record_type=verdict.record_type,
