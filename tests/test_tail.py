@@ -438,7 +438,7 @@ def test_a_file_that_grew_past_a_last_record_without_line_end_is_told(tail: Tail
 
 def test_an_edited_profile_makes_a_new_descriptor_for_the_same_file(tail: Tail) -> None:
     path, profile = tail.folder / "log.csv", tail.folder / "mine.toml"
-    text = Path(checkpoint.__file__).parents[1].joinpath("schemas", "profiles", "avion.toml").read_text()
+    text = Path(checkpoint.__file__).parents[2].joinpath("schemas", "profiles", "avion.toml").read_text()
     profile.write_text(text)
     path.write_bytes(HEADER + line(1))
     assert tail.once(path, "--profile", profile)[0] == 0
