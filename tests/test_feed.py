@@ -24,10 +24,12 @@ from schemas.errors import Problem, Unreachable, UsageError
 from schemas.rawkey import RawKey
 from streams.audit.account import audit
 from streams.feed import AsyncFeed, Feed, Row
+from streams.feed.parcel import Bookmark, Parcel
 from streams.formats.framing import HEAD
 from streams.lab.kafka import Broker
 from streams.settings import Settings, TailSettings
 from streams.tail import checkpoint
+from streams.tail.publisher import Publisher
 from topics.catalogue import DLQ, FILES, RAW
 from topics.connection import KafkaSettings
 from topics.provision import apply
@@ -71,6 +73,11 @@ class Source:
 
     def values(self) -> list[bytes]:
         return [value for _, value in self.published()]
+
+    def committed(self) -> int:
+        """How many records its checkpoint says."""
+        known = checkpoint.read(self.kafka).files.get(self.path)
+        return known.records if known else 0
 
     def program(self, records: int, *death: object) -> int:
         """Run a program that feeds so many lines; its exit status."""
@@ -162,6 +169,27 @@ def test_a_fenced_feed_whose_name_was_not_taken_goes_on(source: Source) -> None:
             feed.publish(lines(done, done + 10), done + 10)
             feed.flush()
     assert source.values() == lines(0, 30)
+
+
+def test_a_parcel_whose_answer_was_lost_is_not_published_again(source: Source) -> None:
+    """A position without records included."""
+    publisher = Publisher(source.settings(), feed=source.name)
+    publisher.start()
+    described = source.feed()._descriptor
+    first = Bookmark.first(described, publisher.partitions)
+    parcel = Parcel(first, described, source.settings().tail, publisher.partitions)
+    for rows, position in ((lines(0, 5), "5"), ([], "6"), ([], "7"), (lines(5, 9), "7")):
+        parcel.add(rows, position)
+        for _ in range(2):
+            thief = Producer(source.kafka.confluent(transactional_id=f"spotstream-tail-{source.path}"))
+            thief.init_transactions(10)
+            publisher.publish(parcel)
+        with source.feed() as feed:
+            assert feed.position == int(position)
+        publisher = Publisher(source.settings(), feed=source.name)
+        publisher.start()
+        parcel = parcel.following()
+    assert source.values() == lines(0, 9)
 
 
 def test_what_an_exception_leaves_behind(source: Source) -> None:
