@@ -1,7 +1,9 @@
 """Delivery against the sandbox: whatever it does, every batch is settled once, and nobody hurries a limit."""
 
 import asyncio
+import gc
 import random
+import sys
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +22,20 @@ async def test_a_batch_that_is_taken_at_once_has_no_failure() -> None:
         delivered = await sut.delivery.deliver(batch(1, 2))
     assert isinstance(delivered.answer, Booked)
     assert delivered[1:] == (1, "", "", "closed")
+
+
+async def test_a_batch_that_has_ended_is_kept_by_nobody() -> None:
+    """Not even by a cycle that waits for the collector: batches are large."""
+    async with line(backoff_base_s=0.01) as sut:
+        sut.faults({"kind": "status", "status": 500, "count": 1})
+        one = batch(1, 2)
+        before = sys.getrefcount(one)
+        gc.disable()
+        try:
+            await sut.delivery.deliver(one)
+            assert sys.getrefcount(one) == before
+        finally:
+            gc.enable()
 
 
 async def test_a_refused_batch_is_not_sent_again() -> None:

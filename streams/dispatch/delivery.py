@@ -80,11 +80,12 @@ class Delivery:
         What was cancelled in flight may have been booked: to send it again, under its key, finds out.
         """
         failures: list[str] = []
+        key = batch.key  # a retrying object is part of a cycle: it must not keep the batch until that is found
         retrying = AsyncRetrying(
             sleep=asyncio.sleep,
             retry=self._goes_on,
             wait=self._wait,
-            before_sleep=lambda state: failures.append(_failed(state, batch.key)),
+            before_sleep=lambda state: failures.append(_failed(state, key)),
         )
         self._under_way += 1
         try:
