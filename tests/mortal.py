@@ -1,12 +1,15 @@
 """``spotstream``, killed by itself: ``python mortal.py STEP N ARGUMENT…``, at a step of its Nth transaction.
 
 A SIGKILL from outside hits a step by chance. Steps are told by what is called of confluent-kafka's producer,
-so the product knows nothing of it. Where the Nth transaction has no such step, the next one that does.
+so the product knows nothing of it. Where the Nth transaction has no such step, the next one that does. What
+is done to files afterwards has steps as well: before and after ``rename`` and ``unlink``.
 """
 
 import os
 import signal
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import confluent_kafka
@@ -40,14 +43,34 @@ class Mortal(confluent_kafka.Producer):
         self._reach("after commit")
 
     def _reach(self, step: str) -> None:
-        if step == self.step and self.begun >= self.last:
+        if self.is_last(step):
             self.flush(10)  # the broker has what was produced so far
             os.kill(os.getpid(), signal.SIGKILL)
+
+    @classmethod
+    def is_last(cls, step: str) -> bool:
+        """Whether it is the one that the process does not live beyond."""
+        return step == cls.step and cls.begun >= cls.last
+
+
+def mortal(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of ``Path`` before or after which the process may end."""
+
+    def ending(*arguments: Any) -> Any:
+        if Mortal.is_last(f"before {method.__name__}"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        done = method(*arguments)
+        if Mortal.is_last(f"after {method.__name__}"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return done
+
+    return ending
 
 
 if __name__ == "__main__":
     Mortal.step, Mortal.last = sys.argv[1], int(sys.argv[2])
     confluent_kafka.Producer = Mortal
+    Path.rename, Path.unlink = mortal(Path.rename), mortal(Path.unlink)  # type: ignore[method-assign]
     from streams.cli import main
 
     sys.argv = ["spotstream", *sys.argv[3:]]

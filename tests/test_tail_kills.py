@@ -41,11 +41,20 @@ def tail(kafka: Broker, tmp_path: Path, unique: str) -> Iterator[Tail]:
     tail.end()
 
 
-def killed(tail: Tail, path: Path, step: str, transaction: int) -> None:
+def killed(tail: Tail, path: Path, step: str, transaction: int, *arguments: str | Path) -> None:
     """Run until it has killed itself."""
     given = {"KAFKA__BOOTSTRAP_SERVERS": tail.kafka.bootstrap_servers, "TAIL__NAME": tail.name} | _SETTINGS
     done = subprocess.run(
-        [sys.executable, str(_MORTAL), step, str(transaction), "tail", "--once", str(path)],
+        [
+            sys.executable,
+            str(_MORTAL),
+            step,
+            str(transaction),
+            "tail",
+            "--once",
+            str(path),
+            *map(str, arguments),
+        ],
         env=os.environ | {f"SPOTSTREAM_{name}": value for name, value in given.items()},
         capture_output=True,
         text=True,

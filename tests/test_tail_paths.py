@@ -1,0 +1,212 @@
+"""The tailer and what file systems are like: moves that are cut short, links, pipes, devices, permissions."""
+
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from test_tail import HEADER, Tail, lines, stop, until
+from test_tail_kills import killed
+
+from streams.lab.kafka import Broker
+from topics.connection import KafkaSettings
+from topics.provision import apply
+
+pytestmark = pytest.mark.broker
+
+
+@pytest.fixture(scope="module")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """A broker of these tests' own: they use the topics' real names."""
+    with Broker(tmp_path_factory.mktemp("paths-kafka")) as running:
+        apply(KafkaSettings(bootstrap_servers=running.bootstrap))
+        yield running
+
+
+@pytest.fixture
+def tail(kafka: Broker, tmp_path: Path, unique: str) -> Iterator[Tail]:
+    tail = Tail(kafka.bootstrap, tmp_path, unique[-60:])
+    yield tail
+    tail.end()
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Path]:
+    """A folder on another file system."""
+    folder = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def incoming(tail: Tail) -> Path:
+    """A file of 500 lines in a folder of its own."""
+    path = tail.folder / "in" / "log.csv"
+    path.parent.mkdir()
+    path.write_bytes(HEADER + b"".join(lines(0, 500)))
+    return path
+
+
+def again(tail: Tail, path: Path, *arguments: str | Path) -> list[bytes]:
+    """The tailer runs again if the file is still there, until it is not; what is published of it."""
+    if path.exists():
+        assert tail.once(path.parent, *arguments)[0] == 0
+    assert not path.exists()
+    return tail.values(path)
+
+
+@pytest.mark.parametrize("step", ["before rename", "after rename"])
+def test_killed_between_commit_and_move(tail: Tail, incoming: Path, step: str) -> None:
+    content, done = incoming.read_bytes(), tail.folder / "done"
+    done.mkdir()
+    killed(tail, incoming.parent, step, 1, "--done-dir", done)
+    assert incoming.exists() == (step == "before rename")
+    assert again(tail, incoming, "--done-dir", done) == lines(0, 500)
+    assert [(one.name, one.read_bytes()) for one in done.iterdir()] == [("log.csv", content)]
+
+
+@pytest.mark.parametrize("step", ["before unlink", "after unlink"])
+def test_killed_between_commit_and_deletion(tail: Tail, incoming: Path, step: str) -> None:
+    killed(tail, incoming.parent, step, 1, "--delete")
+    assert incoming.exists() == (step == "before unlink")
+    assert again(tail, incoming, "--delete") == lines(0, 500)
+
+
+@pytest.mark.parametrize("step", ["before rename", "before unlink", "after unlink"])
+def test_killed_while_moving_to_another_file_system(
+    tail: Tail, incoming: Path, elsewhere: Path, step: str
+) -> None:
+    """It may be there twice then, but whole, and it is published once."""
+    content = incoming.read_bytes()
+    killed(tail, incoming.parent, step, 1, "--done-dir", elsewhere)
+    assert again(tail, incoming, "--done-dir", elsewhere) == lines(0, 500)
+    moved = [one for one in sorted(elsewhere.iterdir()) if not one.name.startswith(".")]
+    assert moved[0].name == "log.csv"
+    assert {one.read_bytes() for one in moved} == {content}
+
+
+def test_links_in_a_folder(tail: Tail, incoming: Path) -> None:
+    """A file is read once under however many names; links that lead nowhere are no files."""
+    folder, other = incoming.parent, tail.folder / "other.csv"
+    other.write_bytes(HEADER + b"".join(lines(500, 600)))
+    (folder / "again.csv").symlink_to("log.csv")
+    (folder / "hard.csv").hardlink_to(incoming)
+    (folder / "outside.csv").symlink_to(other)
+    (folder / "circle.csv").symlink_to("circle.csv")
+    (folder / "nowhere.csv").symlink_to("missing.csv")
+    (folder / "folder.csv").mkdir()
+    status, said = tail.once(folder, other)
+    assert status == 0, said
+    assert sorted(tail.values(*folder.iterdir(), other)) == lines(0, 600)
+
+
+def test_what_is_no_file_in_a_folder(tail: Tail, incoming: Path) -> None:
+    """A pipe without a writer would hold up whoever opens it."""
+    folder = incoming.parent
+    os.mkfifo(folder / "pipe.csv")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "socket.csv"))
+        if os.geteuid() == 0:
+            os.mknod(folder / "zero.csv", stat.S_IFCHR | 0o666, os.makedev(1, 5))
+        process = tail.start(folder)
+        until(lambda: tail.values(incoming) == lines(0, 500))
+        stop(process)
+
+
+@pytest.mark.parametrize("given", ["/dev/null", "/dev/zero", "/proc/self/fd/0", "/"])
+def test_what_is_no_file_is_a_usage_error(tail: Tail, given: str) -> None:
+    path = Path(given)
+    status, said = tail.once(path if path.is_file() or path.is_char_device() else path / "nothing.csv")
+    assert status == 2, said
+    assert given.rstrip("/") in said
+
+
+def test_a_file_that_becomes_a_pipe_and_a_file_again(tail: Tail, incoming: Path) -> None:
+    process = tail.start(incoming.parent, TAIL__ROTATED_AFTER_S="0.5")
+    until(lambda: len(tail.values(incoming)) == 500)
+    incoming.unlink()
+    os.mkfifo(incoming)
+    time.sleep(1.5)
+    incoming.unlink()
+    incoming.write_bytes(HEADER + b"".join(lines(500, 600)))
+    until(lambda: len(tail.values(incoming)) == 600)
+    stop(process)
+    assert sorted(tail.values(incoming)) == lines(0, 600)
+
+
+def bound_by_permissions(tail: Tail, folder: Path) -> subprocess.Popen[str]:
+    """A tailer that permissions mean something to, even when root runs the tests."""
+    given = {"KAFKA__BOOTSTRAP_SERVERS": tail.kafka.bootstrap_servers, "TAIL__NAME": tail.name}
+    less = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    return subprocess.Popen(
+        [*less, sys.executable, "-m", "streams.cli", "tail", str(folder)],
+        env=os.environ | {f"SPOTSTREAM_{name}": value for name, value in given.items()},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root may do everything")
+def test_permissions_that_come_and_go(tail: Tail) -> None:
+    """What is open stays open; what cannot be opened is taken when it can be."""
+    folder = tail.folder
+    late, early = folder / "late.csv", folder / "early.csv"
+    early.write_bytes(HEADER + b"".join(lines(0, 5)))
+    process = bound_by_permissions(tail, folder)
+    try:
+        until(lambda: tail.values(early) == lines(0, 5))
+        with early.open("ab", buffering=0) as log:
+            early.chmod(0)
+            log.write(b"".join(lines(5, 9)))
+        until(lambda: tail.values(early) == lines(0, 9))
+        late.touch(mode=0)
+        late.chmod(0o200)
+        late.write_bytes(HEADER + b"".join(lines(9, 12)))
+        assert process.stderr
+        assert "Permission denied" in next(said for said in process.stderr if "late.csv" in said)
+        late.chmod(0o644)
+        until(lambda: tail.values(late) == lines(9, 12))
+        stop(process)
+    finally:
+        process.kill()
+
+
+def test_two_tailers_that_begin_at_once(tail: Tail) -> None:
+    """Both see a new file and claim it; one of them has it then, and each line is there once."""
+    for number in range(3):
+        path = tail.folder / f"race-{number}.csv"
+        path.write_bytes(HEADER + b"".join(lines(0, 50)))
+        both = [tail.start(path, TAIL__NAME=f"{tail.name[-50:]}-{name}{number}") for name in "ab"]
+        until(lambda: len(tail.values(path)) >= 50)  # noqa: B023 - called now
+        with path.open("ab", buffering=0) as log:
+            for start in range(50, 150, 10):
+                log.write(b"".join(lines(start, start + 10)))
+                time.sleep(0.05)
+        until(lambda: len(tail.values(path)) >= 150)  # noqa: B023 - called now
+        for process in both:
+            process.terminate()
+        said = [process.communicate(timeout=15)[1] for process in both]
+        assert tail.values(path) == lines(0, 150), said
+        assert 0 in [process.returncode for process in both], said
+
+
+def test_polling_where_there_are_no_notices(tail: Tail, incoming: Path) -> None:
+    process = tail.start(incoming.parent, TAIL__WATCH="poll", TAIL__ROTATED_AFTER_S="0.5")
+    until(lambda: len(tail.values(incoming)) == 500)
+    with incoming.open("ab") as log:
+        log.write(b"".join(lines(500, 505)))
+    until(lambda: len(tail.values(incoming)) == 505)
+    rotated = incoming.rename(incoming.with_suffix(".1"))
+    with rotated.open("ab") as log:
+        log.write(b"".join(lines(505, 510)))
+    incoming.write_bytes(HEADER + b"".join(lines(510, 515)))
+    until(lambda: len(tail.values(incoming, rotated)) == 515)
+    stop(process)
+    assert sorted(tail.values(incoming, rotated)) == lines(0, 515)
