@@ -33,7 +33,7 @@ from streams.tail import checkpoint
 from streams.tail.tailer import check
 from topics.catalogue import BATCHES, RAW
 
-_POLL_S = 0.2
+_POLL_S = 0.5
 _READY_S = 60.0
 #: Nothing moved for so long: something hangs, and waiting on would never end.
 _STALL_S = 120.0

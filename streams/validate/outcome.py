@@ -83,7 +83,7 @@ def conclude(
     built = batch.build(bodies, upload) if bodies else None
     first, last = window[0].offset, window[-1].offset
     source = Source(partition, first, last, len(window), batch.runs([raw.offset for raw in kept], first))
-    files = sorted({(raw.key or b"")[:16].hex() for raw in kept})
+    files = sorted(file.hex() for file in {(raw.key or b"")[:16] for raw in kept})
     kinds = sorted({valid.kind for valid in accepted})
     headers = built.headers(source, files, kinds, min(raw.timestamp for raw in window)) if built else []
     return Outcome(dict(validated), built, headers, letters, len(window), last + 1)
