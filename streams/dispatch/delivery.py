@@ -80,7 +80,7 @@ class Delivery:
         What was cancelled in flight may have been booked: to send it again, under its key, finds out.
         """
         failures: list[str] = []
-        key = batch.key  # a retrying object is part of a cycle: it must not keep the batch until that is found
+        key = batch.key  # retrying is part of a cycle: it must not keep the batch until that is found
         retrying = AsyncRetrying(
             sleep=asyncio.sleep,
             retry=self._goes_on,
