@@ -1,5 +1,7 @@
 """Every metric of the worker, in one place; names and units as Prometheus asks for them."""
 
+from math import nan
+
 from prometheus_client import Counter, Gauge, Histogram
 
 RECORDS = Counter("spotstream_records", "Raw records judged, by outcome", ["outcome"])
@@ -14,6 +16,10 @@ BREAKER_CLOSED = Gauge("spotstream_breaker_closed", "1 while the circuit breaker
 BREAKER_CLOSED.set(1)
 BATCHES = Counter("spotstream_batches", "Batches that ended, by outcome", ["outcome"])
 BOOKED = Counter("spotstream_booked_records", "Records that Avstar took, new or known before", ["state"])
+TOKEN_AGE = Gauge(
+    "spotstream_token_age_seconds", "Since the OAuth2 token in use was asked for; NaN without one"
+)
+TOKEN_AGE.set(nan)
 POSITION = Gauge("spotstream_position", "Committed offset of an owned partition", ["topic", "partition"])
 LAG = Gauge("spotstream_lag", "Offsets between the log's end and the position", ["topic", "partition"])
 FLOOD_GUARD = Gauge(

@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, closing
+from math import nan
 from typing import Any, Literal
 
 from schemas.codec import Codec, schema
@@ -102,6 +103,7 @@ async def _validate(settings: Settings) -> AsyncIterator[App]:
 async def _dispatch(settings: Settings) -> AsyncIterator[App]:
     dispatch = settings.dispatch
     client = Avstar(settings.avstar, requests_at_once=dispatch.requests_at_once, policy=dispatch.policy)
+    metrics.TOKEN_AGE.set_function(lambda: nan if client.token_age_s is None else client.token_age_s)
     throttle = Throttle(dispatch, settings.breaker, observe=_observe_breaker)
     delivery = Delivery(client, dispatch, throttle, observe=_observe)
     guarded = Refusals(delivery, settings.dlq, observe=_observe_flood)

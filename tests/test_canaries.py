@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 import threading
@@ -174,6 +175,8 @@ def test_a_flow_that_fails_in_every_way_tells_no_secret(flow: Flow, gossip: Goss
         for page in ("/status/", "/metrics")
     )
     worker.end(signal.SIGTERM)
+    ages = re.findall(r"^spotstream_token_age_seconds (\S+)$", pages, re.MULTILINE)
+    assert any(0 <= float(age) < 120 for age in ages) == (way == "oauth")
     told = "\n".join(gossip.asked)
     sent = TOKEN if way == "oauth" else CANARIES["AVSTAR__API_KEY"]
     assert sent in told  # the canaries were where they might come out

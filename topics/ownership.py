@@ -81,7 +81,7 @@ class Owned:
         self._producer, self._owner = producer, owner
         self._group = owner.metadata
         self.next_sequence = 0
-        self.lost = False
+        self.lost = self._paused = False
 
     async def commit(self, produce: Callable[[Producer], None], position: int, note: str = "") -> None:
         """Commit what ``produce`` sends and the new ``position`` in one transaction, or neither.
@@ -106,11 +106,14 @@ class Owned:
 
     def pause(self) -> None:
         """Fetch no more for now; what was fetched already still arrives."""
-        self._owner.flow.pause_partitions({self.partition})
+        if not self._paused:
+            self._paused = True
+            self._owner.flow.pause_partitions({self.partition})
 
     def resume(self) -> None:
         """Fetch again."""
-        if not self.lost:
+        if self._paused and not self.lost:
+            self._paused = False
             self._owner.flow.resume_partitions({self.partition})
 
     def abandon(self) -> None:

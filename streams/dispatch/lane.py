@@ -49,7 +49,7 @@ class DispatchLane:
         self._slots = asyncio.Semaphore(settings.per_partition)
         self._flights: deque[_Flight] = deque()
         self._wake = asyncio.Event()
-        self._finishing = self._paused = False
+        self._finishing = False
         self._task = asyncio.create_task(self._run())
         self._task.add_done_callback(owned.ended)
 
@@ -59,8 +59,7 @@ class DispatchLane:
             task = asyncio.create_task(self._deliver(record))
             task.add_done_callback(lambda _: self._wake.set())
             self._flights.append(_Flight(record.offset, task))
-        if len(self._flights) > self._most and not self._paused:
-            self._paused = True
+        if len(self._flights) > self._most:
             self._owned.pause()
         self._wake.set()
 
@@ -110,8 +109,7 @@ class DispatchLane:
         await self._owned.commit(produce, position)
         for settlement in ended:
             _count(settlement)
-        if self._paused and len(self._flights) <= self._most // 2:
-            self._paused = False
+        if len(self._flights) <= self._most // 2:
             self._owned.resume()
 
     async def _deliver(self, record: ConsumerRecord) -> Settlement:

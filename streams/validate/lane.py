@@ -69,7 +69,7 @@ class ValidateLane:
         self._upload = Upload(settings.upload, settings.multipart_above_bytes)
         self._window: Window[Raw] = Window(settings.records, settings.seconds)
         self._wake = asyncio.Event()
-        self._finishing = self._paused = False
+        self._finishing = False
         # One window is judged while the one before is committed, so whoever died left the position at most
         # one window before that of the record it died of: two windows are on probation.
         self._on_probation = 2 * settings.records
@@ -83,8 +83,7 @@ class ValidateLane:
     def feed(self, records: Sequence[Raw]) -> None:
         """Take records; holds the partition back while more than two windows wait."""
         self._window.add(records, self._clock())
-        if len(self._window) > 2 * self._limit and not self._paused:
-            self._paused = True
+        if len(self._window) > 2 * self._limit:
             self._owned.pause()
         self._wake.set()
 
@@ -144,8 +143,7 @@ class ValidateLane:
             due = self._window.due_in(self._clock())
             if due == 0.0:
                 window = self._window.take()
-                if self._paused and len(self._window) <= self._limit:
-                    self._paused = False
+                if len(self._window) <= self._limit:
                     self._owned.resume()
                 return window
             try:
