@@ -7,20 +7,19 @@ import random
 import shutil
 import threading
 import time
-from collections import defaultdict
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from schemas.errors import Problem
+from schemas.errors import Problem, Unreachable
 from schemas.profile import load
 from schemas.rawkey import RawKey
 from streams.settings import Settings, TailSettings
 from streams.tail.sources import Loss, Sources
 from streams.tail.tailer import Tailer
 from topics.connection import KafkaSettings
-from topics.transaction import AbandonedError
 
 HEADER = (
-    b"Type,Call Sign,Air Date,Spot ID,Campaign,Advertiser Name,ISCI,"
+    b"Spot ID,Type,Call Sign,Air Date,Campaign,Advertiser Name,ISCI,"
     b"Time,Len,Daypart,Status,Spot Rate,Bill Code\n"
 )
 
@@ -29,7 +28,12 @@ GRACE_S = 0.05
 
 
 def line(number: int, seed: int, text: bytes = b"Acme") -> bytes:
-    return b"SPOT,WABC,11/24/2026,S-%06d,C-%d,%b,,12:00:00,30,EM,CLEARED,10.00,STD\n" % (number, seed, text)
+    """What begins with another byte than the one before, so that few beginnings of files are equal."""
+    return b"%b-S,SPOT,WABC,11/24/2026,C-%d,%b,,12:00:00,30,EM,CLEARED,10.00,STD\n" % (
+        (b"%06d" % number)[::-1],
+        seed,
+        text,
+    )
 
 
 class Life:
@@ -40,14 +44,16 @@ class Life:
         self.data = b""
         self.half = b""  # the rest of a line that was begun
         self.unlinked = False
+        self.seen: int | None = None  # how long it was when a tailer began with it
         self.destroyed = False  # whether some of it was, which may not have been read
+        self.unheard = 1 << 62  # from here on it was written after the copy and destroyed before it was read
 
 
 class World:
     """A folder, the model of what is in it, and the tailer that follows it. Reproducible from ``seed``."""
 
-    def __init__(self, kafka: KafkaSettings, folder: Path, seed: int) -> None:
-        self.kafka, self.folder, self.seed = kafka, folder, seed
+    def __init__(self, kafka: KafkaSettings, folder: Path, seed: int, restart: Callable[[], None]) -> None:
+        self.kafka, self.folder, self.seed, self.restart = kafka, folder, seed, restart
         self.chance = random.Random(seed)
         self.name = f"rotation-{folder.name}"
         self.lives: list[Life] = []
@@ -55,6 +61,7 @@ class World:
         self.losses: list[Loss] = []
         self.done: list[str] = []  # the actions so far
         self.tailer: Tailer | None = None
+        self.sources: Sources | None = None
         self.number = self.names = self.tailers = 0
 
     # -- the tailer
@@ -68,35 +75,62 @@ class World:
             watch="poll",
         )
         settings = Settings(kafka=self.kafka, tail=tail)
-        sources = Sources([str(self.folder)], load("avion"), settings.tail, once=once)
-        self.sources = sources
-        return Tailer(settings, sources, once=once, stop=threading.Event())
+        self.sources = Sources([str(self.folder)], load("avion"), settings.tail, once=once)
+        return Tailer(settings, self.sources, once=once, stop=threading.Event())
 
     def start(self) -> None:
-        if self.tailer is None:
+        while self.tailer is None:
             self.tailer = self.make()
-            self.tailer.start()
+            try:
+                self.tailer.start()
+            except Unreachable:  # as the broker is being restarted, the supervisor would start it again
+                self.crash()
+        self.note()
 
     def poll(self, turns: int = 1) -> None:
         if self.tailer:
-            self.tailer.look()
-            for _ in range(turns):
-                self.tailer.poll_once()
+            with self.rivalry():
+                self.tailer.look()
+                for _ in range(turns):
+                    self.tailer.poll_once()
+                    self.note()
 
     def settle(self) -> None:
         """Poll until everything is decided."""
-        if self.tailer is None:
-            return
-        for _ in range(100):
-            self.tailer.look()
-            while self.tailer.poll_once():
-                pass
-            if not self.sources.unsettled:
-                return
-            time.sleep(GRACE_S / 2)
+        with self.rivalry():
+            for _ in range(100 if self.tailer else 0):
+                self.tailer.look()
+                while self.tailer.poll_once():
+                    self.note()
+                if not self.sources.unsettled:
+                    return
+                time.sleep(GRACE_S / 2)
+
+    def note(self) -> None:
+        """Which files the tailer has begun with."""
+        for source in self.sources.open.values():
+            for path, life in self.at.items():
+                if source.file.is_at(str(path)) and life.seen is None:
+                    life.seen = len(life.data)
+
+    @contextlib.contextmanager
+    def rivalry(self) -> Iterator[None]:
+        """Of two tailers with one folder one ends; which of them is up to them."""
+        try:
+            yield
+        except Problem as problem:
+            if not (self.tailers and "took over" in str(problem)):
+                raise
+            self.crash()
+
+    def crash(self) -> None:
+        """Forget the tailer as it is; with it goes what it alone could still read."""
+        for life in self.lives:
+            life.destroyed = life.destroyed or life.unlinked
+        self.drop()
 
     def drop(self) -> None:
-        """Forget the tailer as it is, as a crash does; what it has under way may be committed or not."""
+        """Without a word; what it has under way may be committed or not."""
         if self.tailer:
             self.losses += self.sources.losses
             self.tailer._publisher.abandon()
@@ -136,7 +170,7 @@ class World:
             self.put(path, HEADER, "wb")
         return self.at[path]
 
-    def do_append(self, weight: int = 10) -> None:
+    def do_append(self, weight: float = 10) -> None:
         path = self.log()
         life = self.living(path)
         data = life.half + self.lines()
@@ -144,7 +178,7 @@ class World:
         life.data += data
         self.put(path, data)
 
-    def do_append_a_part(self, weight: int = 5) -> None:
+    def do_append_a_part(self, weight: float = 5) -> None:
         path = self.log()
         life = self.living(path)
         data = life.half + self.lines(3)
@@ -153,7 +187,7 @@ class World:
         life.data += data[:cut]
         self.put(path, data[:cut])
 
-    def do_rotate(self, weight: int = 5) -> None:
+    def do_rotate(self, weight: float = 5) -> None:
         path = self.log()
         if path in self.at:
             self.moved(path, self.fresh_name(path))
@@ -169,24 +203,14 @@ class World:
         self.names += 1
         return path.with_name(f"{path.name}.{self.names}")
 
-    def do_copytruncate(self, weight: int = 5) -> None:
+    def do_copytruncate(self, weight: float = 5) -> None:
         path = self.log()
         if path not in self.at:
             return
         copy = self.fresh_name(path)
         shutil.copy(path, copy)
-        if self.tailer and self.chance.random() < 0.3:
-            if self.chance.random() < 0.5:  # the tailer has seen the copy before there is more
-                self.poll()
-            life = self.at[path]
-            data = life.half + self.lines(3)
-            life.half = b""
-            life.data += data
-            self.put(path, data)
-            self.poll(3)
-            self.poll(3)
-            read = [s.end for s in self.sources.open.values() if s.file.is_at(str(path))]
-            life.destroyed = read != [len(life.data)]
+        if self.chance.random() < 0.3:
+            self.written_after(copy, path)
         life = self.at.pop(path)
         life.paths.add(str(copy))
         self.at[copy] = life
@@ -198,13 +222,38 @@ class World:
         new.data = HEADER
         self.put(path, HEADER)
 
-    def do_truncate(self, weight: int = 2) -> None:
+    def written_after(self, copy: Path, path: Path) -> None:
+        """Between the copy and the truncation; only a tailer that looks at once can read that."""
+        if self.chance.random() < 0.5:  # the tailer has seen the copy before there is more
+            self.poll()
+        life = self.at[path]
+        begin = len(life.data)
+        data = life.half + self.lines(self.chance.choice((3, 3, 80)))
+        life.half = b""
+        life.data += data
+        self.put(path, data)
+        if self.chance.random() < 0.8:
+            self.poll(3)
+            self.poll(3)
+        if self.chance.random() < 0.2:
+            self.crash()
+        read = self.end_of(path)
+        if read < len(life.data):
+            life.destroyed = True
+            life.unheard = max(begin, read)
+
+    def end_of(self, path: Path) -> int:
+        """How far the tailer has read the file that is there."""
+        ends = [source.end for source in self.sources.open.values() if source.file.is_at(str(path))]
+        return max(ends, default=0) if self.tailer else 0
+
+    def do_truncate(self, weight: float = 2) -> None:
         path = self.log()
         if path in self.at:
             self.at.pop(path).destroyed = True
             self.living(path)
 
-    def do_replace(self, weight: int = 2) -> None:
+    def do_replace(self, weight: float = 2) -> None:
         path = self.log()
         if path not in self.at:
             return
@@ -216,7 +265,7 @@ class World:
         self.put(self.folder / ".new", data)
         (self.folder / ".new").replace(path)
 
-    def do_delete(self, weight: int = 2) -> None:
+    def do_delete(self, weight: float = 2) -> None:
         if self.at:
             path = self.chance.choice(sorted(self.at))
             self.unlinked(path)
@@ -224,12 +273,12 @@ class World:
 
     def unlinked(self, path: Path) -> None:
         """What a tailer has open it can still read."""
-        is_open = any(source.file.is_at(str(path)) for source in self.sources.open.values())
+        is_open = self.end_of(path) > 0
         life = self.at.pop(path)
         life.unlinked = True
-        life.destroyed = life.destroyed or self.tailer is None or not is_open
+        life.destroyed = life.destroyed or not is_open
 
-    def do_gzip(self, weight: int = 3) -> None:
+    def do_gzip(self, weight: float = 3) -> None:
         rotated = [path for path in self.at if path.suffix[1:].isdigit()]
         if not rotated:
             return
@@ -244,52 +293,60 @@ class World:
         self.at[to].paths.add(str(to))
         path.unlink()
 
-    def do_poll(self, weight: int = 12) -> None:
+    def do_poll(self, weight: float = 12) -> None:
         self.poll(self.chance.randint(1, 4))
 
-    def do_settle(self, weight: int = 4) -> None:
+    def do_settle(self, weight: float = 4) -> None:
         self.settle()
 
-    def do_crash(self, weight: int = 3) -> None:
+    def do_crash(self, weight: float = 3) -> None:
+        """With a transaction under way, or committed and not yet known to be."""
         self.poll()
-        # With it goes what it alone could still read.
-        for life in self.lives:
-            life.destroyed = life.destroyed or life.unlinked
-        self.drop()
+        if self.tailer and self.tailer._publishing and self.chance.random() < 0.5:
+            with contextlib.suppress(Problem):
+                self.tailer._publishing.result()
+        self.crash()
 
-    def do_stop(self, weight: int = 2) -> None:
+    def do_stop(self, weight: float = 2) -> None:
         self.settle()
         self.drop()
 
-    def do_start(self, weight: int = 8) -> None:
+    def do_start(self, weight: float = 8) -> None:
         self.start()
 
-    def do_second_tailer(self, weight: int = 1) -> None:
-        """Of another name, for the same folder: the first one is fenced."""
-        first, sources = self.tailer, self.sources
+    def do_second_tailer(self, weight: float = 1) -> None:
+        """Of another name, for the same folder, while the first one runs; then that ends."""
+        first, sources, self.tailer = self.tailer, self.sources, None
         self.tailers += 1
-        self.tailer = self.make()
-        self.tailer.start()
+        self.start()
         self.poll(3)
         if first:
-            with contextlib.suppress(Problem, AbandonedError):
+            with contextlib.suppress(Problem):
                 first.look()
                 while first.poll_once():
                     pass
-            self.losses += sources.losses
-            first.close()
+            second, self.tailer, new, self.sources = self.tailer, first, self.sources, sources
+            self.crash()
+            self.tailer, self.sources = second, new
+
+    def do_restart_broker(self, weight: float = 0.06) -> None:
+        self.restart()
 
     def finish(self) -> None:
         """Settle, then once more to the end of everything, as when the tailer is given a last run."""
+        self.settle()
+        self.crash()
         for number in range(self.tailers + 1):  # each tells what became of what it had
             self.tailers = number
-            self.settle()
-            self.drop()
             self.start()
-        self.settle()
-        self.drop()
-        last = self.make(once=True)
-        last.run()
+            self.settle()
+            self.crash()
+        while self.tailer is None:
+            self.tailer = self.make(once=True)
+            with contextlib.suppress(Unreachable):
+                self.tailer.run()
+                break
+            self.drop()
         self.losses += self.sources.losses
 
 
@@ -302,33 +359,39 @@ class Oracle:
     def faults(self) -> list[str]:
         """What is not as it has to be; ``published`` has the records by their files' identities."""
         found: list[str] = []
-        of: dict[int, list[str]] = defaultdict(list)
-        for identity, records in self.published.items():
-            lives = [n for n, life in enumerate(self.world.lives) if _fits(life, records)]
-            if len(lives) > 1 and not any(value.endswith(b"\n") for _, value in records):
-                lives = [n for n in lives if n not in of][:1]  # only the beginning of a line
-            if len(lives) != 1:
-                found.append(f"{identity}: {len(records)} records are of {len(lives)} files")
-                continue
-            of[lives[0]].append(identity)
+        ends: dict[int, int] = {}
+        fitting = {
+            identity: [n for n, life in enumerate(self.world.lives) if _fits(life, records)]
+            for identity, records in self.published.items()
+        }
+        # Those that fit in the fewest places first: the beginning of a line may fit in several.
+        for identity, fits in sorted(fitting.items(), key=lambda item: len(item[1])):
+            records = self.published[identity]
             found += [f"{identity}: {fault}" for fault in _contiguity(records)]
+            free = [number for number in fits if number not in ends]
+            if free:
+                ends[free[0]] = _end(records)
+            else:
+                why = f"of file {fits}, which was published already" if fits else "of no file"
+                found.append(f"{identity}: {len(records)} records are {why}: {records[0]}")
         for number, life in enumerate(self.world.lives):
-            identities = of[number]
-            if len(identities) > 1:
-                found.append(f"file {number} was published {len(identities)} times")
-            end = max((_end(self.published[identity]) for identity in identities), default=0)
-            found += self._missing(number, life, end)
+            found += self._missing(number, life, ends.get(number, 0))
         return found
 
     def _missing(self, number: int, life: Life, end: int) -> list[str]:
-        size = len(life.data) if life.data != HEADER[: len(life.data)] else 0
-        if end >= size:
+        size = min(len(life.data), life.unheard)
+        if end >= size or size <= len(HEADER):
             return []
         where = f"file {number} {sorted(life.paths)}: {end} of {size} bytes"
         if not life.destroyed:
             return [where]
-        told = any(loss.path in life.paths for loss in self.world.losses)
-        return [] if told or not end else [f"{where}, destroyed and not told"]
+        # Of what was never seen, or only its header, nobody can tell.
+        silent = not end and (life.seen or 0) <= len(HEADER)
+        told = any(
+            loss.path in life.paths and loss.position in (end, end or len(HEADER))
+            for loss in self.world.losses
+        )
+        return [] if told or silent else [f"{where}, destroyed and not told: {self.world.losses}"]
 
 
 def _fits(life: Life, records: list[tuple[RawKey, bytes]]) -> bool:

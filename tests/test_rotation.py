@@ -4,6 +4,7 @@
 """
 
 import os
+import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -34,9 +35,18 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
         yield running
 
 
+_restarting = threading.Lock()
+
+
 def live(kafka: Broker, folder: Path, seed: int) -> World:
+    def restart() -> None:
+        with _restarting:
+            kafka.kill()
+            kafka.start()
+
     folder.mkdir()
-    world = World(KafkaSettings(bootstrap_servers=kafka.bootstrap, timeout_s=30), folder, seed)
+    settings = KafkaSettings(bootstrap_servers=kafka.bootstrap, timeout_s=30)
+    world = World(settings, folder, seed, restart)
     world.start()
     for _ in range(_ACTIONS):
         world.step()

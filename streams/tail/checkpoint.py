@@ -1,12 +1,14 @@
 """Checkpoints: how far each file is published, committed with the records themselves."""
 
-from collections.abc import Collection, Iterator
+from base64 import b64decode, b64encode
+from collections.abc import Iterator
+from functools import lru_cache
 from hashlib import sha256
-from pathlib import Path
 from typing import NamedTuple, Protocol
 from uuid import uuid4
 
 import orjson
+from isal import isal_zlib
 from pydantic import BaseModel, ConfigDict
 
 from schemas.letter import now
@@ -18,6 +20,10 @@ from topics.reader import read_compacted
 
 #: Bytes at the start of a file and before its position that prove that it is the file of a checkpoint.
 PROOF = 1024
+
+#: Bytes before its position that are kept themselves. What is appended to a file between its copy and its
+#: truncation has to fit, or a tailer that dies meanwhile cannot prove that the copy holds nothing new.
+KEPT = 16_384
 
 #: What the keys of claims begin with; a file's key is its identity alone.
 _CLAIM = b"tailer:"
@@ -55,10 +61,12 @@ class Checkpoint(BaseModel):
     ``position`` is the byte offset of everything published or skipped, ``records`` how many records lie
     before it, of which ``oversized`` went to the dead letters. ``pending`` bytes were skipped since the last
     record, ``skipped`` in all. ``device`` and ``inode`` are hints; ``head``, ``recent``, and for a copy
-    ``digest``, are the proof. The first checkpoint has no records: it claims the file.
+    ``digest``, are the proof: with ``kept`` also for a copy that ends before the position. The first
+    checkpoint has no records: it claims the file.
 
     Completion is ``finished``: the file ends here, ``records``, ``position`` and ``digest`` are of the whole
-    of it. ``gone`` says that it was destroyed before its end was seen.
+    of it. ``gone`` says that it was destroyed before its end was seen. ``copy_of`` names the file of which
+    this one holds the beginning: as long as it does not grow nothing of it is to be published.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -76,6 +84,7 @@ class Checkpoint(BaseModel):
     pending: int
     head: Stretch  #: the first bytes of the file
     recent: Stretch  #: the bytes before ``position``
+    kept: str = ""  #: those bytes themselves, up to :data:`KEPT`; deflated, base 64
     size: int = 0  #: bytes that had been seen of the file
     member: Member = START  #: of a gzip file: where reading can go on from
     link: str = ""  #: see :class:`.chain.Chain`; hex
@@ -83,6 +92,7 @@ class Checkpoint(BaseModel):
     rotated: bool = False  #: whether its path has led to another file since
     finished: bool = False  #: whether the end of the file was taken for its last record's end
     gone: bool = False
+    copy_of: str = ""  #: identity
     owner: str  #: name of the tailer that reads it
     at: str
 
@@ -101,11 +111,22 @@ class Checkpoint(BaseModel):
         """Whether ``file`` holds every byte that was published. Reads them all."""
         return bool(self.digest) and chain.digest(self.position, file.read) == self.digest
 
-    def for_copy(self, file: File, size: int) -> "Checkpoint":
-        """Of a file that is a copy of the beginning of this one: nothing of it is to be published."""
-        near = min(PROOF, size)
+    def proves_beginning(self, file: File, size: int) -> bool:
+        """Whether the ``size`` bytes of ``file``, fewer than were published, are the first of those.
+
+        Completed by what is kept they have to give the digest. False when that does not reach back so far.
+        """
+        kept = unpacked(self.kept)
+        begin = self.position - len(kept)
+        if not begin <= size < self.position or file.read(begin, size - begin) != kept[: size - begin]:
+            return False
         copied = chain.resumed("", size, file.read)
-        link, digest = copied.state()
+        copied.feed(kept[size - begin :])
+        return bool(self.digest) and copied.state()[1] == self.digest
+
+    def for_copy(self, file: File, size: int) -> "Checkpoint":
+        """Of a file whose ``size`` bytes are the first of this one."""
+        near = min(PROOF, size)
         update = {
             "identity": uuid4().hex,
             "path": file.path,
@@ -119,11 +140,15 @@ class Checkpoint(BaseModel):
             "pending": size,
             "head": Stretch.of(file.read(0, near)),
             "recent": Stretch.of(file.read(size - near, near)),
+            "kept": "",
             "size": size,
-            "link": link,
-            "digest": digest,
+            "member": START,
+            "link": "",
+            "digest": chain.digest(size, file.read),
             "rotated": True,
             "finished": True,
+            "gone": False,
+            "copy_of": self.identity,
             "at": now(),
         }
         return self.model_copy(update=update)
@@ -139,54 +164,21 @@ class State(NamedTuple):
     files: dict[str, Checkpoint]
     claims: dict[str, str]
 
-    def of(self, file: File, taken: Collection[str] = ()) -> Checkpoint | None:
-        """The checkpoint of an open file: same inode or same path, and the same content as published.
-
-        ``taken`` are the identities of files that are being read already.
-        """
-        return next((known for known in self.near(file, taken) if known.proves(file)), None)
-
-    def near(self, file: File, taken: Collection[str] = ()) -> list[Checkpoint]:
-        """The checkpoints with the inode or the path of an open file, whatever its content; newest first."""
-        free = [known for known in self.files.values() if known.identity not in taken]
-        inode = [known for known in free if known.is_of(file)]
-        path = [known for known in free if known.path == file.path and known not in inode]
-        return sorted(inode, key=_at, reverse=True) + sorted(path, key=_at, reverse=True)
-
-    def copied(self, file: File, owners: Collection[str]) -> Iterator[Checkpoint]:
-        """The checkpoints of files that this one is a copy of, by every byte that was published of them."""
-        return (
-            known for known in self.alike(file, owners) if known.proves(file) and known.proves_whole(file)
-        )
-
-    def alike(self, file: File, owners: Collection[str]) -> Iterator[Checkpoint]:
-        """The checkpoints of files that began as this one, newest first.
-
-        Only those of ``owners`` or of the same folder: what others read elsewhere may be equal by chance.
-        """
-        heads: dict[int, Stretch] = {}
-        folder = Path(file.path).parent
-        near = (
-            known
-            for known in self.files.values()
-            if Path(known.path).parent == folder or known.owner in owners
-        )
-        begun = (known for known in near if known.records or known.finished)
-        for known in sorted(begun, key=_at, reverse=True):
-            length = known.head.length
-            if length not in heads:
-                heads[length] = Stretch.of(file.read(0, length))
-            if heads[length] == known.head:
-                yield known
-
     def earlier(self, identity: str) -> Iterator[Checkpoint]:
         """Those of files that were claimed before the one of ``identity``, the latest first."""
         identities = list(self.files)
         return (self.files[other] for other in reversed(identities[: identities.index(identity)]))
 
 
-def _at(checkpoint: Checkpoint) -> str:
-    return checkpoint.at
+def packed(data: bytes) -> str:
+    """As :attr:`Checkpoint.kept` holds it."""
+    return b64encode(isal_zlib.compress(data, 1)).decode()
+
+
+@lru_cache(512)
+def unpacked(kept: str) -> bytes:
+    """What :func:`packed` was given."""
+    return isal_zlib.decompress(b64decode(kept)) if kept else b""
 
 
 def claim(name: str, instance: str) -> dict[str, bytes]:

@@ -18,6 +18,9 @@ from topics.transaction import AbandonedError, OwnershipLostError, Transactional
 
 logger = log.get("tail")
 
+#: How often a name is taken before it is left to another that takes it as often.
+_TRIES = 5
+
 
 class Publishable(Protocol):
     """What one transaction publishes, the checkpoints included."""
@@ -51,30 +54,42 @@ class Publisher:
     def start(self) -> None:
         """Take the name, ending whoever has it. Raises :class:`Unreachable` and other Problems."""
         self.partitions = _partitions(self._settings)
-        self._claim(self._name, self._producer)
+        self._producer = self._claim(self._name)
 
     def read(self) -> State:
         """The checkpoints as they are now."""
         return checkpoint.state(self._checkpoints.refresh())
 
-    def check(self) -> None:
-        """Raise :class:`Problem` when another tailer has taken the name."""
-        if self.read().claims.get(self._name) != self._instance:
+    def check(self) -> State:
+        """As :meth:`read`; raises :class:`Problem` when another tailer has taken the name."""
+        state = self.read()
+        if state.claims.get(self._name) != self._instance:
             raise _taken_over(self._name)
+        return state
 
     def end(self, owner: str) -> None:
         """End the tailer called ``owner``: what it has open is aborted, and it publishes no more."""
-        self._claim(owner, self._new(owner))
+        if self.read().claims.get(owner) != self._instance:
+            self._claim(owner)
 
-    def _claim(self, name: str, producer: TransactionalProducer) -> None:
+    def _claim(self, name: str) -> TransactionalProducer:
+        """Write under a name that it is ours; gives the producer that did. The last one to do so has it."""
         claim = [checkpoint.claim(name, self._instance)]
-        try:
-            producer.fence()
-            producer.commit(lambda inner: send_all(inner, CHECKPOINTS.name, claim))
-        except OwnershipLostError:
-            raise _taken_over(name) from None
-        except KafkaException as error:
-            raise _unreachable(self._settings, error) from None
+        for _ in range(_TRIES):
+            producer = self._new(name)
+            try:
+                producer.fence()
+                producer.commit(lambda inner: send_all(inner, CHECKPOINTS.name, claim))
+            except OwnershipLostError as error:
+                # The one before fences in turn, to see whether it was another that fenced it.
+                logger.debug("fenced while taking a name", name=name, error=str(error))
+            except KafkaException as error:
+                if not error.args[0].fatal():
+                    raise _unreachable(self._settings, error) from None
+                logger.debug("fenced while taking a name", name=name, error=str(error))
+            else:
+                return producer
+        raise _taken_over(name)
 
     def publish(self, batch: Publishable) -> None:
         """Commit the batch, exactly once, however long the broker is away.
@@ -96,14 +111,11 @@ class Publisher:
         while True:
             if self._abandoned:
                 raise AbandonedError(self._name)
-            with contextlib.suppress(KafkaException, Unreachable):
+            with contextlib.suppress(KafkaException, OwnershipLostError, Unreachable):
+                self.check()  # not to disturb whoever has it
                 self._producer = self._new(self._name)
                 self._producer.fence()
-                state = self.read()
-                break
-        if state.claims.get(self._name) != self._instance:
-            raise _taken_over(self._name)
-        return batch.is_in(state)
+                return batch.is_in(self.check())
 
     def abandon(self) -> None:
         """Make a call that is under way give up soon; what it had open is aborted by the next tailer."""

@@ -1,11 +1,16 @@
-"""Recognition: which checkpoint a file belongs to. By what it holds; names and inodes only hint."""
+"""Recognition: what a file has to do with those that are known. Its content decides; name and inode hint."""
 
-from collections.abc import Callable, Collection
+import os
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator
+from enum import Enum
+from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 from schemas.errors import UsageError
 from streams.tail import paths
-from streams.tail.checkpoint import Checkpoint, State
+from streams.tail.checkpoint import KEPT, PROOF, Checkpoint, Stretch
 from streams.tail.head import Head
 from streams.tail.source import OpenFile, Source
 
@@ -16,71 +21,158 @@ class Found(NamedTuple):
     file: OpenFile
     head: Head
 
+    @property
+    def has_more(self) -> bool:
+        """Whether it holds anything beside its header."""
+        return bool(self.file.read(self.head.start, 1))
+
+
+class Copy(Enum):
+    """What a file holds of another: all that was published of it, or only the beginning of that."""
+
+    WHOLE = "whole"
+    BEGINNING = "beginning"
+
 
 Opener = Callable[[str], Found | None]
 
 
-def by_inode(found: Found, state: State, taken: Collection[str]) -> Checkpoint | None:
-    """The checkpoint of this file, under whatever name it was read."""
-    near = state.near(found.file, taken)
-    return next((known for known in near if known.is_of(found.file) and known.proves(found.file)), None)
+class Known:
+    """Checkpoints by what hints at their files: inode, path, first bytes. Newest first."""
+
+    def __init__(self, checkpoints: Iterable[Checkpoint]) -> None:
+        self._inodes: dict[tuple[int, int], list[Checkpoint]] = defaultdict(list)
+        self._paths: dict[str, list[Checkpoint]] = defaultdict(list)
+        self._heads: dict[Stretch, list[Checkpoint]] = defaultdict(list)
+        for known in sorted(checkpoints, key=lambda known: known.at, reverse=True):
+            self._inodes[known.device, known.inode].append(known)
+            self._paths[known.path].append(known)
+            self._heads[known.head].append(known)
+        self._lengths = sorted({head.length for head in self._heads}, reverse=True)
+
+    def by_inode(self, file: OpenFile, taken: Collection[str]) -> Checkpoint | None:
+        """The checkpoint of this file, under whatever name it was read."""
+        for known in self._inodes.get((file.device, file.inode), ()):
+            # What has grown is no copy of a beginning any more, or not known to be.
+            grown = known.copy_of and file.read(known.position, 1)
+            proof = known.records or known.copy_of
+            if proof and known.identity not in taken and not grown and known.proves(file):
+                return known
+        return None
+
+    def by_claim(self, file: OpenFile, taken: Collection[str]) -> Checkpoint | None:
+        """The checkpoint of a file of which only the header is known, so that it proves hardly anything."""
+        for known in self._inodes.get((file.device, file.inode), ()):
+            here = os.path.dirname(known.path) == os.path.dirname(file.path)  # noqa: PTH120
+            claim = not (known.records or known.copy_of or known.identity in taken)
+            if here and claim and known.proves(file):
+                return known
+        return None
+
+    def by_path(self, file: OpenFile, taken: Collection[str]) -> Checkpoint | None:
+        """The checkpoint of a file at this path that was replaced by one that begins as it did."""
+        for known in self._paths.get(file.path, ()):
+            if known.identity not in taken and known.records and known.proves(file):
+                return known
+        return None
+
+    def near(self, file: OpenFile, taken: Collection[str]) -> Checkpoint | None:
+        """One of another file that had this one's inode or path."""
+        near = [*self._inodes.get((file.device, file.inode), ()), *self._paths.get(file.path, ())]
+        return next((known for known in near if known.identity not in taken), None)
+
+    def alike(self, file: OpenFile, owners: Collection[str]) -> Iterator[Checkpoint]:
+        """Those of files that began as this one, as far as can be told from a few bytes.
+
+        Only those of ``owners`` or of the same folder: what others read elsewhere may be equal by chance.
+        """
+        folder = os.path.dirname(file.path)  # noqa: PTH120 - of thousands
+        for known in self._alike(file.read(0, PROOF)):
+            if known.owner in owners or os.path.dirname(known.path) == folder:  # noqa: PTH120
+                yield known
+
+    def _alike(self, first: bytes) -> Iterator[Checkpoint]:
+        for length in self._lengths:
+            if length <= len(first):
+                yield from self._heads.get(Stretch.of(first[:length]), ())
+        if len(first) < PROOF:
+            longer = (head for head in self._heads if head.length > len(first))
+            for known in (known for head in longer for known in self._heads[head]):
+                if known.position <= KEPT + len(first):
+                    yield known
 
 
-def by_path(found: Found, state: State, taken: Collection[str]) -> Checkpoint | None:
-    """The checkpoint of a file at this path that was replaced by one that begins as it did."""
-    return state.of(found.file, taken)
+def copy(found: Found, known: Checkpoint) -> Copy | None:
+    """What a file that began as another holds of it. Reads all of it that the other holds, too."""
+    file, size = found.file, length(found.file)
+    if known.copy_of:
+        same = size == known.position and known.proves(file) and known.proves_whole(file)
+        return Copy.BEGINNING if same else None
+    if size < known.position:
+        return Copy.BEGINNING if known.proves_beginning(file, size) else None
+    return Copy.WHOLE if known.records and known.proves(file) and known.proves_whole(file) else None
+
+
+def beginnings(fresh: list[Found]) -> list[Found]:
+    """Those that may be unfinished copies of others among them."""
+    # What begins another sorts right before it.
+    order = sorted(((found.file.read(0, PROOF), index) for index, found in enumerate(fresh)))
+    found = []
+    for (first, index), (second, other) in pairwise(order):
+        one, another = fresh[index], fresh[other]
+        if second.startswith(first) and _size_and_name(one) > _size_and_name(another):
+            one, another = another, one
+        if second.startswith(first) and one.has_more and is_beginning(one.file, another.file):
+            found.append(one)
+    return found
+
+
+def _size_and_name(found: Found) -> tuple[int, int]:
+    # Of two that are equal the copy has the longer name.
+    return length(found.file), -len(found.file.path)
+
+
+def is_named_like(known: Checkpoint, found: Found) -> bool:
+    """Whether its name could be what rotation made of the other's; of no interest when much is equal."""
+    name, before = Path(found.file.path).name, Path(known.path).name
+    common = min(known.position, length(found.file))
+    return common >= PROOF or (name.startswith(Path(before).stem) and not before.startswith(name))
 
 
 def renamed(known: Checkpoint, opener: Opener) -> Found | None:
     """Where the file of a checkpoint is now, if that is in its folder."""
     path = paths.with_inode(known.path, known.inode)
-    return _opened(path, opener, lambda file: known.is_of(file) and known.proves(file)) if path else None
-
-
-def copied(known: Checkpoint, opener: Opener) -> Found | None:
-    """A copy of a checkpoint's file in its folder, named like it."""
-    for path in paths.siblings(known.path) if known.records else ():
-        found = _opened(path, opener, lambda file: known.proves(file) and known.proves_whole(file))
-        if found:
-            return found
-    return None
-
-
-def _opened(path: str, opener: Opener, is_it: Callable[[OpenFile], bool]) -> Found | None:
-    found = opener(path)
-    if found and not is_it(found.file):
+    found = opener(path) if path else None
+    if found and not (known.is_of(found.file) and known.proves(found.file)):
         found.file.close()
         return None
     return found
 
 
-def original(known: Checkpoint) -> OpenFile | None:
-    """The file of a checkpoint, if it is still where it was, with what was published of it."""
-    try:
-        file = OpenFile(known.path)
-    except UsageError:
-        return None
-    try:
-        if known.is_of(file) and known.proves(file):
-            return file
-    except OSError:
-        pass
-    file.close()
-    return None
-
-
 def is_intact(known: Checkpoint) -> bool:
-    """Whether :func:`original` is there."""
-    file = original(known)
-    if file:
+    """Whether the file of a checkpoint is still in its folder, with what was published of it."""
+    return any(
+        path and _is_original(known, path) for path in (known.path, paths.with_inode(known.path, known.inode))
+    )
+
+
+def _is_original(known: Checkpoint, path: str) -> bool:
+    try:
+        file = OpenFile(path)
+    except UsageError:
+        return False
+    try:
+        return known.is_of(file) and known.proves(file)
+    except OSError:
+        return False
+    finally:
         file.close()
-    return file is not None
 
 
 def is_beginning(file: OpenFile, original: OpenFile) -> bool:
     """Whether ``file`` may be an unfinished copy of another: they are equal as far as it goes."""
     end = length(file)
-    near = min(end, 1024)
+    near = min(end, PROOF)
     stretches = ((0, near), (end - near, near))
     return end > 0 and all(file.read(*stretch) == original.read(*stretch) for stretch in stretches)
 
@@ -93,10 +185,8 @@ def length(file: OpenFile) -> int:
     return end
 
 
-def begins(file: OpenFile, source: Source) -> bool:
-    """Whether ``file`` is a copy of the beginning of what ``source`` read before its file was overwritten."""
-    if (file.device, file.inode) == (source.file.device, source.file.inode):
-        return False
+def has_all_of(file: OpenFile, source: Source) -> bool:
+    """Whether ``file``, which holds what was published of ``source``, may hold what is held of it, too."""
     end = length(file)
     near = source.near_end(end)
-    return bool(near) and file.read(end - len(near), len(near)) == near and source.starts_as(file)
+    return not near or file.read(end - len(near), len(near)) != near or end == source.end

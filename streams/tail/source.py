@@ -16,11 +16,11 @@ from streams.formats.gzipped import MAGIC, START, Gunzip, Member
 from streams.settings import TailSettings
 from streams.tail import chain
 from streams.tail.chain import GRID
-from streams.tail.checkpoint import PROOF, Checkpoint, Stretch
+from streams.tail.checkpoint import KEPT, PROOF, Checkpoint, Stretch, packed
 from streams.tail.head import SIZE, Head, examine
 
-#: Bytes kept of what was read last. What is appended between copy and truncation has to fit.
-_NEAR = 16_384
+#: Bytes kept of what was read last.
+_NEAR = KEPT
 
 
 #: More bytes than any file has.
@@ -177,8 +177,10 @@ class Source:
         # The file may be overwritten at any time; what proves it has to be what was read.
         self._first = file.read(0, min(PROOF, begin))
         self._near = file.read(max(0, begin - _NEAR), min(_NEAR, begin))
-        self._recent = self._near[-PROOF:]
+        self._recent = self._near[-KEPT:]
         self._ahead = b""
+        #: Bytes that the file was seen to have.
+        self.seen = max(begin, known.size if known else 0, 0 if file.is_gzip else file.size())
 
     @property
     def position(self) -> int:
@@ -213,9 +215,11 @@ class Source:
         return self._frame(b"", final=True)
 
     def is_overwritten(self) -> bool:
-        """Whether the file does not hold any more what was read last."""
+        """Whether the file does not hold any more what was read last, or is shorter than it was."""
         near = self._near[-PROOF:]
         try:
+            if self.file.size() < self.seen:
+                return True
             return self.file.read(self.end - len(near), len(near)) != near
         except OSError:
             return False
@@ -229,6 +233,9 @@ class Source:
             return b""
         self._near = (self._near + data[len(near) :])[-_NEAR:] if len(data) < _NEAR else data[-_NEAR:]
         self.grown_at = monotonic()
+        self.seen = max(
+            self.seen, self.end + len(data) - len(near), 0 if self.file.is_gzip else self.file.size()
+        )
         return data[len(near) :]
 
     def _frame(self, block: bytes, *, final: bool) -> Framed:
@@ -258,7 +265,7 @@ class Source:
         self._chain.feed(data)
         if len(self._first) < PROOF:
             self._first = (self._first + data)[:PROOF]
-        self._recent = (self._recent + data)[-PROOF:] if len(data) < PROOF else data[-PROOF:]
+        self._recent = (self._recent + data)[-KEPT:] if len(data) < KEPT else data[-KEPT:]
 
     def checkpoint(self) -> Checkpoint:
         """Where reading stands now."""
@@ -276,8 +283,9 @@ class Source:
             skipped=self._skipped,
             pending=self._framer.pending,
             head=Stretch.of(self._first),
-            recent=Stretch.of(self._recent),
-            size=self.end,
+            recent=Stretch.of(self._recent[-PROOF:]),
+            kept=packed(self._recent),
+            size=max(self.end, self.seen),
             member=self.file.member(max(0, min(chain.start(self.position), self.position - _NEAR))),
             link=link,
             digest=digest,
@@ -304,8 +312,3 @@ class Source:
         """Of what was read last, the bytes before offset ``end``, at least some of them; else none."""
         begin = self.end - len(self._near)
         return self._near[: end - begin] if begin < end <= self.end else b""
-
-    def starts_as(self, file: OpenFile) -> bool:
-        """Whether the first bytes that were read are the same in ``file``, as far as that goes."""
-        first = file.read(0, len(self._first))
-        return self._first.startswith(first)

@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import NamedTuple, Protocol
@@ -55,9 +55,12 @@ class _Overwritten(NamedTuple):
     since: float
 
 
-class _Suspect(NamedTuple):
+class Suspect(NamedTuple):
+    """What a file was when it was found to be equal to the beginnings of the files ``originals``."""
+
     signature: tuple[int, ...]
     since: float
+    originals: list[str]
 
 
 class Sources:
@@ -82,7 +85,7 @@ class Sources:
         self._hot: deque[Source] = deque()  # those that may have something new, in turn
         self._ending: deque[Source] = deque()
         self.overwritten: dict[str, _Overwritten] = {}
-        self.suspects: dict[Inode, _Suspect] = {}
+        self._suspects: dict[Inode, Suspect] = {}
         self._ended: dict[Inode, tuple[int, ...]] = {}  # files read to their end, with what they were then
         self.facts: deque[Checkpoint] = deque()
         self.scanned = False
@@ -207,13 +210,25 @@ class Sources:
             why=why,
         )
 
-    def is_suspect(self, file: OpenFile) -> bool:
-        """Whether a file that equals the beginning of another may still turn out to be its copy."""
+    def suspect(self, file: OpenFile) -> Suspect | None:
+        """What was found out about a file the last time, if it is what it was then."""
         inode, signature = (file.device, file.inode), _signature(file.path)
-        suspect = self.suspects.get(inode)
-        if suspect is None or suspect.signature != signature:
-            suspect = self.suspects[inode] = _Suspect(signature, monotonic())
-        return monotonic() - suspect.since < self.settings.copy_wait_s
+        suspect = self._suspects.get(inode)
+        if suspect and suspect.signature != signature and file.is_gzip:
+            # Being compressed. To look into it costs as much as there is of it, so it has to rest first.
+            suspect = self._suspects[inode] = Suspect(signature, monotonic(), suspect.originals)
+        return suspect if suspect and suspect.signature == signature else None
+
+    def is_suspect(self, file: OpenFile, originals: list[str]) -> bool:
+        """Whether a file that equals the beginnings of ``originals`` may still turn out to be a copy."""
+        suspect = self.suspect(file)
+        since = suspect.since if suspect else monotonic()
+        self._suspects[file.device, file.inode] = Suspect(_signature(file.path), since, originals)
+        return monotonic() - since < self.settings.copy_wait_s
+
+    def forget_suspects(self, but: Collection[Inode]) -> None:
+        """All that are not waiting any more."""
+        self._suspects = {inode: suspect for inode, suspect in self._suspects.items() if inode in but}
 
     def _let_go(self, source: Source) -> None:
         del self.open[source.identity]
@@ -222,7 +237,7 @@ class Sources:
     @property
     def unsettled(self) -> bool:
         """Whether something is to be decided soon without anything happening to a file."""
-        return bool(self.overwritten or self.suspects) or any(s.rotated for s in self.open.values())
+        return bool(self.overwritten or self._suspects) or any(s.rotated for s in self.open.values())
 
     # -- looking around
 
@@ -261,8 +276,15 @@ class Sources:
         if limit_s and quiet_s >= limit_s and source.is_at_end(source.end) and not source.ending:
             self.finish(source)
 
+    def examine_free(self, path: str) -> Found | None:
+        """As :meth:`examine`, unless it is being read."""
+        return None if self._is_open(_inode(path)) else self.examine(path)
+
+    def _is_open(self, inode: Inode | None) -> bool:
+        return any((source.file.device, source.file.inode) == inode for source in self.open.values())
+
     def _fresh(self, inode: Inode, path: str) -> Found | None:
-        if any((source.file.device, source.file.inode) == inode for source in self.open.values()):
+        if self._is_open(inode):
             return None
         signature = _signature(path)
         if signature in (self._ended.get(inode), self.refused.get(path)):

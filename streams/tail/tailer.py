@@ -227,7 +227,7 @@ class Tailer:
 
     def read(self) -> State:
         """What the checkpoints say now; see :class:`.sources.Ownership`."""
-        return self._wait(self._publisher.read)
+        return self._wait(self._publisher.check)
 
     def claim(self, sources: Sequence[Source], withdrawn: Sequence[str]) -> None:
         """Commit the first checkpoints of these, and take others back."""

@@ -8,7 +8,7 @@ from schemas.letter import now
 from streams import log
 from streams.tail import paths, recognition
 from streams.tail.checkpoint import Checkpoint, State
-from streams.tail.recognition import Found
+from streams.tail.recognition import Copy, Found, Known
 from streams.tail.source import OpenFile, Source
 
 if TYPE_CHECKING:
@@ -21,7 +21,12 @@ class TakeUp:
     """One pass over the files in ``fresh``; those that are taken up, or have to wait, leave that list.
 
     The surest signs come first, so that no file takes the checkpoint of another: the same inode, then an
-    inode under another name, then the path, then a copy of what is gone. What is left is new.
+    inode under another name, then the path, then a copy of what is gone, then an inode of which nothing but
+    the header was read. What is left is new.
+
+    A copy of what is gone that holds all that was published goes on in its place; one that holds only the
+    beginning of that (its original was written and read on before it was truncated) has nothing to publish.
+    A copy of what is still there has to wait: its original may be about to be truncated or removed.
     """
 
     def __init__(
@@ -29,22 +34,25 @@ class TakeUp:
     ) -> None:
         self._sources, self._ownership, self._fresh, self._first = sources, ownership, fresh, first
         self._name = sources.settings.name
-        self._state = ownership.read()
         self._waiting: set[tuple[int, int]] = set()
+        self._look()
+
+    def _look(self) -> None:
+        self._state: State = self._ownership.read()
+        self._known = Known(self._state.files.values())
 
     def run(self) -> None:
         """Raises what ``ownership`` does."""
-        self._resume(recognition.by_inode)
+        self._resume(lambda file: self._known.by_inode(file, self._taken()))
         orphans = self._orphans() if self._first else []
-        for known in orphans:
-            if found := recognition.renamed(known, self._sources.examine):
-                self._take(found, known)
-        self._resume(recognition.by_path)
+        self._resume_renamed([known for known in orphans if known.records])
+        self._resume(lambda file: self._known.by_path(file, self._taken()))
         for found in list(self._fresh):
-            self._judge_copy(found)
-        self._sources.suspects = {
-            inode: suspect for inode, suspect in self._sources.suspects.items() if inode in self._waiting
-        }
+            self._judge(found)
+        self._resume(lambda file: self._known.by_claim(file, self._taken()))
+        self._resume_renamed([known for known in orphans if not known.records])
+        self._hold_beginnings()
+        self._sources.forget_suspects(self._waiting)
         self._begin()
         self._give_up_overwritten()
         for known in orphans:
@@ -53,87 +61,144 @@ class TakeUp:
     def _taken(self) -> Collection[str]:
         return self._sources.open.keys()
 
-    def _resume(self, rule: Callable[[Found, State, Collection[str]], Checkpoint | None]) -> None:
+    def _resume(self, rule: Callable[[OpenFile], Checkpoint | None]) -> None:
         for found in list(self._fresh):
-            if known := rule(found, self._state, self._taken()):
+            if known := rule(found.file):
                 self._fresh.remove(found)
+                self._take(found, known)
+
+    def _resume_renamed(self, orphans: list[Checkpoint]) -> None:
+        for known in orphans:
+            if known.identity not in self._taken() and (
+                found := recognition.renamed(known, self._sources.examine_free)
+            ):
                 self._take(found, known)
 
     def _take(self, found: Found, known: Checkpoint) -> None:
         """Go on with a file from its checkpoint, after fencing another tailer that has it."""
         file = found.file
-        if known.owner != self._name:
+        at_end = known.finished and not file.read(known.position, 1)
+        if known.owner != self._name and not at_end:
             logger.warning("file taken over", path=file.path, owner=known.owner)
             self._ownership.end(known.owner)
             self._sources.owners.add(known.owner)
             self._sources.scanned = False  # what else it had is ours now
-            self._state = self._ownership.read()
+            self._look()
             known = self._state.files.get(known.identity, known)
             if not known.proves(file):
                 self._fresh.append(found)
                 return
+            at_end = known.finished and not file.read(known.position, 1)
         _tell_resumed(file, known)
-        if overwritten := self._sources.overwritten.pop(known.identity, None):
+        overwritten = self._sources.overwritten.pop(known.identity, None)
+        if overwritten:
             overwritten.source.file.close()
-        if known.finished and not file.read(known.position, 1):
+        self._tell_cut(file, known, max(known.size, overwritten.source.seen if overwritten else 0))
+        if at_end:
             self._sources.end(file, known.position)
             return
         source = self._source(found, known)
         source.rotated = source.rotated or file.path != known.path
         self._sources.add(source)
 
+    def _tell_cut(self, file: OpenFile, known: Checkpoint, seen: int) -> None:
+        """Tell of what there was when the file was seen the last time, itself or what it is a copy of."""
+        size = recognition.length(file) if not file.read(seen - 1, 1) else seen
+        if size < seen:
+            self._sources.lose(known.path, size, seen - size, "truncated before it was read")
+
     def _source(self, found: Found, known: Checkpoint | None) -> Source:
         sources = self._sources
         partitions = self._ownership.partitions
         return Source(*found, sources.profile, sources.settings, partitions=partitions, known=known)
 
-    def _judge_copy(self, found: Found) -> None:
-        """Go on with it if it is a copy of what is gone; let it wait while it may become one."""
-        originals = []
-        for known in self._state.copied(found.file, self._sources.owners):
-            if self._is_gone(known):
-                self._fresh.remove(found)
-                self._take(found, known)
-                return
-            originals.append(known)
-        for source, _ in list(self._sources.overwritten.values()):
-            if recognition.begins(found.file, source):
-                logger.info("copy of what is published", path=found.file.path, of=source.file.path)
-                self._fresh.remove(found)
-                end = recognition.length(found.file)
-                self._sources.facts.append(source.checkpoint().for_copy(found.file, end))
-                self._sources.end(found.file, end)
-                self._sources.finish(source)
-                return
-        if self._has_to_wait(found.file, originals or self._originals(found.file)):
-            self._waiting.add((found.file.device, found.file.inode))
-            self._fresh.remove(found)
-            found.file.close()
+    # -- copies
 
-    def _is_gone(self, known: Checkpoint) -> bool:
-        if known.identity in self._sources.open:
+    def _judge(self, found: Found) -> None:
+        """Take it as what it is if it is a copy of what is gone; let it wait while it may become one."""
+        originals = self._originals(found) if found.has_more else []
+        if originals is None:
+            self._fresh.remove(found)
+        elif self._has_to_wait(found.file, originals):
+            self._hold(found)
+
+    def _hold(self, found: Found) -> None:
+        self._waiting.add((found.file.device, found.file.inode))
+        self._fresh.remove(found)
+        found.file.close()
+
+    def _hold_beginnings(self) -> None:
+        """What may be a copy of another new file waits until that is known."""
+        for found in recognition.beginnings(self._fresh) if not self._sources.once else ():
+            if self._sources.is_suspect(found.file, []):
+                self._hold(found)
+
+    def _originals(self, found: Found) -> list[str] | None:
+        """The identities of intact files that it may be a copy of; None when it was taken as one of a file
+        that is gone.
+        """
+        suspect = self._sources.suspect(found.file)
+        if (
+            suspect
+            and suspect.originals
+            and all(identity in self._sources.open for identity in suspect.originals)
+        ):
+            return suspect.originals  # nothing has changed
+        originals = []
+        for known in self._known.alike(found.file, self._sources.owners):
+            if source := self._sources.open.get(known.identity):
+                if source.is_overwritten() or recognition.is_beginning(found.file, source.file):
+                    originals.append(known.identity)
+                continue
+            was_equal = suspect is not None and known.identity in suspect.originals
+            if copy := self._copy(found, known, was_equal=was_equal):
+                if self._is_gone(found, known, copy):
+                    self._take_copy(found, known, copy)
+                    return None
+                originals.append(known.identity)
+        return originals
+
+    def _copy(self, found: Found, known: Checkpoint, *, was_equal: bool) -> Copy | None:
+        copy = recognition.copy(found, known)
+        overwritten = self._sources.overwritten.get(known.identity)
+        if not known.records and overwritten and overwritten.source.seen <= recognition.length(found.file):
+            copy = Copy.WHOLE  # nothing was read of it but the header
+        if not copy and was_equal and recognition.length(found.file) < known.position:
+            return Copy.BEGINNING  # more was appended to the original than is kept of it
+        return copy if copy and recognition.is_named_like(known, found) else None
+
+    def _is_gone(self, found: Found, known: Checkpoint, copy: Copy) -> bool:
+        # At the path of its original it may be that, being written anew.
+        if copy == Copy.BEGINNING and not known.copy_of and found.file.path == known.path:
             return False
         return known.identity in self._sources.overwritten or not recognition.is_intact(known)
 
-    def _originals(self, file: OpenFile) -> list[Checkpoint]:
-        """The checkpoints of files that this one may be an unfinished copy of."""
-        found = []
-        for known in self._state.alike(file, self._sources.owners):
-            source = self._sources.open.get(known.identity)
-            other = source.file if source else recognition.original(known)
-            if other and (recognition.is_beginning(file, other) or (source and source.is_overwritten())):
-                found.append(known)
-            if other and not source:
-                other.close()
-        return found
+    def _take_copy(self, found: Found, known: Checkpoint, copy: Copy) -> None:
+        file, size = found.file, recognition.length(found.file)
+        overwritten = self._sources.overwritten.get(known.identity)
+        source = overwritten.source if overwritten else None
+        seen = source.seen if source else known.size
+        if copy == Copy.WHOLE and not (source and not recognition.has_all_of(file, source)):
+            self._take(found, known)
+            return
+        logger.info("copy of what is published", path=file.path, of=known.path, size=size)
+        self._sources.facts.append(known.for_copy(file, size))
+        self._sources.end(file, size)
+        if source and not source.ending:
+            if seen > source.end:
+                why = "truncated after it was copied"
+                self._sources.lose(known.path, source.end, seen - source.end, why)
+            self._sources.finish(source)
 
-    def _has_to_wait(self, file: OpenFile, originals: list[Checkpoint]) -> bool:
+    def _has_to_wait(self, file: OpenFile, originals: list[str]) -> bool:
         if not originals or self._sources.once:
             return False
-        sources = [self._sources.open.get(known.identity) for known in originals]
+        sources = [self._sources.open.get(identity) for identity in originals]
         # What was removed but is still read will leave its copy to be recognized.
         leaving = any(source and not source.file.is_at(source.file.path) for source in sources)
-        return self._sources.is_suspect(file) or leaving
+        return self._sources.is_suspect(file, originals) or leaving
+
+    # -- what is new
 
     def _begin(self) -> None:
         """Claim what is new. Who claimed a file first has it; who comes later takes it over from there."""
@@ -142,9 +207,9 @@ class TakeUp:
             return
         begun = [self._source(found, None) for found in fresh]
         for found in fresh:
-            _tell_new(found.file, next(iter(self._state.near(found.file, self._taken())), None))
+            _tell_new(found.file, self._known.near(found.file, self._taken()))
         self._ownership.claim(begun, [])
-        self._state = self._ownership.read()
+        self._look()
         withdrawn = []
         for found, source in zip(fresh, begun, strict=True):
             if rival := self._rival(source):
@@ -158,10 +223,15 @@ class TakeUp:
     def _rival(self, source: Source) -> Checkpoint | None:
         file = source.file
         for other in self._state.earlier(source.identity):
-            near = other.is_of(file) or other.path == file.path
-            if near and other.owner != self._name and not other.gone and other.proves(file):
+            near = (other.inode == file.inode) + (other.path == file.path)
+            # A header proves little: others are equal.
+            enough = near == 2 or (near and other.records)
+            theirs = other.owner != self._name and not (other.gone or other.copy_of)
+            if enough and theirs and other.proves(file):
                 return other
         return None
+
+    # -- what is gone
 
     def _orphans(self) -> list[Checkpoint]:
         """Of this tailer's: what is not read to its end and was not found."""
@@ -176,13 +246,11 @@ class TakeUp:
     def _give_up_overwritten(self) -> None:
         sources = self._sources
         for identity, (source, since) in list(sources.overwritten.items()):
-            if source.ending:
+            if source.ending or self._found_outside(self._state.files.get(identity)):
                 continue
-            known = self._state.files.get(identity)
-            if known and (found := recognition.copied(known, sources.examine)):
-                self._take(found, known)
-            elif not self._waiting and (sources.once or monotonic() - since >= sources.settings.copy_wait_s):
-                sources.lose(source.file.path, source.end, 0, "truncated or overwritten")
+            if not self._waiting and (sources.once or monotonic() - since >= sources.settings.copy_wait_s):
+                unread = max(0, source.seen - source.end)
+                sources.lose(source.file.path, source.end, unread, "truncated or overwritten")
                 source.gone = True
                 sources.finish(source)
 
@@ -190,16 +258,26 @@ class TakeUp:
         sources = self._sources
         if known.identity in sources.open or known.path in sources.refused or recognition.is_intact(known):
             return
-        if self._state.files[known.identity].finished:
-            return
-        if found := recognition.copied(known, sources.examine):
-            self._take(found, known)
+        if self._state.files[known.identity].finished or self._found_outside(known):
             return
         unread = max(0, known.size - known.position)
         sources.lose(
             known.path, known.position, unread, "gone, truncated or overwritten while nobody read it"
         )
         sources.facts.append(known.model_copy(update={"gone": True, "at": now()}))
+
+    def _found_outside(self, known: Checkpoint | None) -> bool:
+        """Take a copy of what is gone that lies in its folder but is none of the files to be followed."""
+        for path in paths.siblings(known.path) if known and known.records else ():
+            found = self._sources.examine_free(path)
+            if found and known:
+                if (copy := recognition.copy(found, known)) == Copy.WHOLE or (
+                    copy and known.identity in self._sources.overwritten
+                ):
+                    self._take_copy(found, known, copy)
+                    return True
+                found.file.close()
+        return False
 
 
 def _tell_resumed(file: OpenFile, known: Checkpoint) -> None:
