@@ -215,7 +215,9 @@ def test_what_an_exception_leaves_behind(source: Source) -> None:
 
 
 @pytest.mark.parametrize(
-    "position", [None, {1, 2}, (1, 2), float("nan"), {1: 2}, b"x", object(), "x" * 70_000], ids=repr
+    "position",
+    [None, {1, 2}, (1, 2), float("nan"), {1: 2}, b"x", object, "x" * 70_000],
+    ids=["none", "set", "tuple", "nan", "keys", "bytes", "object", "long"],
 )
 def test_a_position_has_to_come_back_as_it_was(source: Source, position: Any) -> None:
     with source.feed() as feed:
