@@ -23,8 +23,9 @@ HEADER = (
     b"Time,Len,Daypart,Status,Spot Rate,Bill Code\n"
 )
 
-#: How long the tailers wait for a copy or a rotated file to be whole.
-GRACE_S = 0.05
+#: How long the tailers wait for a rotated file, and a copy, to be whole.
+GRACE_S = 0.03
+COPY_WAIT_S = 1.0  # far more than passes between a copy and the truncation, even on a busy machine
 
 
 def line(number: int, seed: int, text: bytes = b"Acme") -> bytes:
@@ -71,7 +72,7 @@ class World:
             name=f"{self.name}-{self.tailers}",
             block_bytes=4096,
             rotated_after_s=GRACE_S,
-            copy_wait_s=10 * GRACE_S,
+            copy_wait_s=COPY_WAIT_S,
             watch="poll",
         )
         settings = Settings(kafka=self.kafka, tail=tail)

@@ -23,8 +23,8 @@ from topics.reader import read_all
 
 pytestmark = pytest.mark.broker
 
-_ACTIONS = 25
-_AT_ONCE = 6
+_ACTIONS = 16
+_AT_ONCE = 8
 
 
 @pytest.fixture(scope="module")

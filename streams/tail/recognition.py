@@ -63,9 +63,8 @@ class Known:
     def by_claim(self, file: OpenFile, taken: Collection[str]) -> Checkpoint | None:
         """The checkpoint of a file of which only the header is known, so that it proves hardly anything."""
         for known in self._inodes.get((file.device, file.inode), ()):
-            here = os.path.dirname(known.path) == os.path.dirname(file.path)  # noqa: PTH120
             claim = not (known.records or known.copy_of or known.identity in taken)
-            if here and claim and known.proves(file):
+            if claim and _may_be(known, file) and known.proves(file):
                 return known
         return None
 
@@ -127,6 +126,13 @@ def beginnings(fresh: list[Found]) -> list[Found]:
     return found
 
 
+def _may_be(known: Checkpoint, file: OpenFile) -> bool:
+    """Whether a file with the inode of another may be that, by its name. Inodes are used again."""
+    before, now = Path(known.path), Path(file.path)
+    renamed = now.parent == before.parent and now.name.startswith(before.stem) and not file.is_gzip
+    return before == now or renamed
+
+
 def _size_and_name(found: Found) -> tuple[int, int]:
     # Of two that are equal the copy has the longer name.
     return length(found.file), -len(found.file.path)
@@ -143,7 +149,10 @@ def renamed(known: Checkpoint, opener: Opener) -> Found | None:
     """Where the file of a checkpoint is now, if that is in its folder."""
     path = paths.with_inode(known.path, known.inode)
     found = opener(path) if path else None
-    if found and not (known.is_of(found.file) and known.proves(found.file)):
+    if not found:
+        return None
+    proof = known.records or _may_be(known, found.file)
+    if not (proof and known.is_of(found.file) and known.proves(found.file)):
         found.file.close()
         return None
     return found
@@ -162,7 +171,8 @@ def _is_original(known: Checkpoint, path: str) -> bool:
     except UsageError:
         return False
     try:
-        return known.is_of(file) and known.proves(file)
+        proof = known.records or _may_be(known, file)
+        return bool(proof) and known.is_of(file) and known.proves(file)
     except OSError:
         return False
     finally:

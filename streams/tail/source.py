@@ -175,7 +175,7 @@ class Source:
         begin = self._framer.position
         self._chain = chain.resumed(known.link if known else "", begin, file.read)
         # The file may be overwritten at any time; what proves it has to be what was read.
-        self._first = file.read(0, min(PROOF, begin))
+        self._first = file.read(0, max(known.head.length, min(PROOF, begin)) if known else PROOF)
         self._near = file.read(max(0, begin - _NEAR), min(_NEAR, begin))
         self._recent = self._near[-KEPT:]
         self._ahead = b""
@@ -263,8 +263,9 @@ class Source:
 
     def _prove(self, data: bytes) -> None:
         self._chain.feed(data)
-        if len(self._first) < PROOF:
-            self._first = (self._first + data)[:PROOF]
+        missing = self._chain.end - len(self._first)
+        if missing > 0 and len(self._first) < PROOF:
+            self._first = (self._first + data[-missing:])[:PROOF]
         self._recent = (self._recent + data)[-KEPT:] if len(data) < KEPT else data[-KEPT:]
 
     def checkpoint(self) -> Checkpoint:

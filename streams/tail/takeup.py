@@ -68,10 +68,12 @@ class TakeUp:
                 self._take(found, known)
 
     def _resume_renamed(self, orphans: list[Checkpoint]) -> None:
+        """Go on with those that have another name now, which none of the files to be followed has."""
+        fresh = {found.file.inode for found in self._fresh}
         for known in orphans:
-            if known.identity not in self._taken() and (
-                found := recognition.renamed(known, self._sources.examine_free)
-            ):
+            if known.identity in self._taken() or known.inode in fresh:
+                continue
+            if found := recognition.renamed(known, self._sources.examine_free):
                 self._take(found, known)
 
     def _take(self, found: Found, known: Checkpoint) -> None:
