@@ -11,7 +11,7 @@ from schemas.batch import Source, Upload, runs
 from schemas.errors import UsageError
 from schemas.hashes import rejection_key
 from schemas.rawkey import pack
-from streams.recovery import moment
+from streams import moment
 from streams.recovery.rebuild import rebuild
 from streams.recovery.replay import Arguments
 from streams.recovery.span import Spans

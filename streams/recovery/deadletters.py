@@ -14,9 +14,10 @@ from schemas.descriptor import Descriptor
 from schemas.errors import Problem
 from schemas.letter import DeadLetter, Reason
 from schemas.records import column
+from streams import moment
 from streams.console import console, safe
 from streams.formats import catalogue as formats
-from streams.recovery import letters, moment
+from streams.recovery import letters
 from streams.recovery.letters import Stored
 from streams.settings import Settings
 from streams.validate.descriptors import read_descriptors

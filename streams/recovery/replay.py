@@ -16,8 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from schemas.errors import UsageError
 from schemas.letter import Receipt
+from streams import moment
 from streams.console import console, safe
-from streams.recovery import moment
 from streams.recovery.bookmark import Bookmark, Marks
 from streams.recovery.resend import Resend
 from streams.recovery.selection import Selection, Wanted, select
