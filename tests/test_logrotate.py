@@ -145,7 +145,7 @@ def test_logrotate_under_continuous_writing(tail: Tail, rotated: Rotated, given:
     time.sleep(0.2)
     written = rotated.end()
     until(lambda: sum(map(len, by_file(tail, rotated.folder))) >= len(written))
-    stop(process)
     files = by_file(tail, rotated.folder)
     assert [line for file in files for line in file] == written
     assert len(files) > 1, "nothing was turned over"
+    stop(process)
