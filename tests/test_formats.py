@@ -139,6 +139,7 @@ def test_line_ends_of_either_sort_or_both(form: Format, ends: tuple[str, ...], t
     [
         ("csv", "Type,Spot\n".encode("utf-32"), "UTF-32 cannot be read"),
         ("csv", "Type,Spot\n".encode("utf-16-le"), "NUL bytes"),
+        ("csv", b"Type,Spot\r,More\n", "carriage return in its middle"),
         ("xml", b"a,b\n", "not an XML document"),
         ("xml", b"<!-- c --><!DOCTYPE a [<!ENTITY b 'c'>]><a><Record/></a>", "document type"),
         ("xml", b"<a><b/><b/></a>", "no <Record> in its first 15 bytes"),

@@ -119,7 +119,8 @@ def _fields(line: bytes, encoding: str, profile: Profile) -> tuple[str, ...]:
     try:
         return tuple(next(csv.reader([text], delimiter=profile.delimiter, quotechar=profile.quote)))
     except csv.Error as error:
-        raise UsageError(f"the header row cannot be split: {error}") from None
+        why = "it has a carriage return in its middle" if "\r" in text else error
+        raise UsageError(f"the header row cannot be split: {why}") from None
 
 
 def _examine_markup(data: bytes, profile: Profile, head: Head, *, final: bool) -> Head | None:
