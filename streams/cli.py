@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from schemas.errors import Problem
+from topics.drift import Allowed
 
 app = typer.Typer(
     name="spotstream",
@@ -151,22 +152,32 @@ def up(
 
 @topics_app.command("plan")
 def topics_plan() -> int:
-    """What apply would do: + create, ~ alter, = leave though it differs. Exit status 1 if any + or ~."""
+    """What apply would do: + create, ~ alter, ! alter if allowed by name, = leave though it differs.
+
+    Exit status 1 if any + or ~.
+    """
     from streams.settings import load
-    from topics.provision import Action, plan
+    from topics.drift import Action
+    from topics.provision import plan
 
     changes = plan(load().kafka)
     typer.echo("\n".join(map(str, changes)) or "the topics are as declared")
-    return int(any(change.action is not Action.LEAVE for change in changes))
+    return int(any(change.action in (Action.CREATE, Action.ALTER) for change in changes))
 
 
 @topics_app.command("apply")
-def topics_apply() -> None:
-    """Create the topics that are missing and alter settings that differ; nothing is ever shrunk."""
+def topics_apply(
+    *,
+    allow: Annotated[
+        list[Allowed] | None,
+        typer.Option(help="Alter these, too: what takes away or cannot be undone, ! in the plan."),
+    ] = None,
+) -> None:
+    """Create the topics that are missing and alter settings that differ; nothing shrinks unless allowed."""
     from streams.settings import load
     from topics.provision import apply
 
-    typer.echo("\n".join(map(str, apply(load().kafka))) or "the topics are as declared")
+    typer.echo("\n".join(map(str, apply(load().kafka, allow=allow or ()))) or "the topics are as declared")
 
 
 @app.command()

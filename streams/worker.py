@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing, asynccontextmanager, closing
 from math import nan
 from typing import Any, Literal
@@ -140,7 +140,9 @@ def run_role(settings: Settings, role: Role, leash: int | None = None) -> int:
 
     Raises :class:`schemas.errors.Problem` for what is wrong at the start; from then on an error is status 1.
     """
-    provision.require(settings.kafka)
+    weak = provision.require(settings.kafka)
+    if leash is None:  # the supervisor has said it
+        _warn(weak)
     return asyncio.run(_serve(settings, role, leash))
 
 
@@ -195,8 +197,13 @@ def run(settings: Settings) -> int:
 
     Raises :class:`schemas.errors.Problem` for what is wrong with the broker at the start.
     """
-    provision.require(settings.kafka)  # each role asks again; but here it is said once
+    _warn(provision.require(settings.kafka))  # each role asks again; but here it is said once
     return asyncio.run(Supervisor(settings).run())
+
+
+def _warn(weak: Iterable[str]) -> None:
+    for line in weak:
+        logger.warning("less safe than the settings say", why=line)
 
 
 class Supervisor:

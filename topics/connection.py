@@ -2,9 +2,9 @@
 
 import ssl
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 
 class KafkaSettings(BaseModel):
@@ -22,8 +22,31 @@ class KafkaSettings(BaseModel):
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
     sasl_username: str = ""
     sasl_password: SecretStr = SecretStr("")
-    replication_factor: int = Field(1, ge=1, description="of topics that `topics apply` creates")
+    replication_factor: int = Field(
+        1,
+        ge=1,
+        description="of topics that `topics apply` creates; fewer are warned of at a start; 3 in production",
+    )
+    min_insync_replicas: int = Field(
+        1,
+        ge=1,
+        description="replicas that have to hold a record before it counts, at the least; 2 in production",
+    )
+    partitions: int = Field(
+        8,
+        ge=1,
+        description="of avion.raw and avstar.batches; more only with `topics apply --allow partitions`",
+    )
+    validated_partitions: int = Field(8, ge=1, description="of each avion.validated topic; more likewise")
     timeout_s: float = Field(15.0, gt=0, description="how long a command waits for the broker")
+
+    @model_validator(mode="after")
+    def _writable(self) -> Self:
+        if self.min_insync_replicas > self.replication_factor:
+            raise ValueError(
+                "kafka.min_insync_replicas is above kafka.replication_factor: nothing could be written"
+            )
+        return self
 
     def confluent(self, **extra: Any) -> dict[str, Any]:
         """Configuration for confluent-kafka, ``extra`` in librdkafka's names (underscores for dots)."""

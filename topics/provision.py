@@ -1,14 +1,13 @@
-"""Makes the broker's topics what the catalogue declares, and never takes anything away.
+"""Makes the broker's topics what the catalogue declares, and takes nothing away unasked.
 
-Missing topics are created and settings that differ are altered. What would shrink a topic (a shorter
-retention, smaller messages) or cannot be undone (partitions) is reported and left to the operator.
+Missing topics are created and settings that differ are altered; :mod:`topics.drift` says what is not.
 """
 
+import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future
-from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (
@@ -16,111 +15,167 @@ from confluent_kafka.admin import (
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
+    NewPartitions,
     NewTopic,
     ResourceType,
     TopicMetadata,
 )
 
 from schemas.errors import Problem, Unreachable
-from topics.catalogue import BATCHES, CATALOGUE, RAW, Topic
+from topics.catalogue import BATCHES, CATALOGUE, RAW, VALIDATED, Topic
 from topics.connection import KafkaSettings
+from topics.drift import Action, Allowed, Change, Found, Safety, created_with, differing, missing
+
+#: What Kafka keeps transactions and groups in: exactly once is no safer than these.
+_INTERNAL = ("__transaction_state", "__consumer_offsets")
 
 
-class Action(StrEnum):
-    """What ``apply`` does about a difference."""
-
-    CREATE = "create"
-    ALTER = "alter"
-    LEAVE = "leave"
-
-
-class Change(NamedTuple):
-    """One difference: ``setting`` of ``topic`` is ``actual`` at the broker; a missing topic is one, too."""
-
-    action: Action
-    topic: str
-    setting: str
-    actual: str
-    declared: str
-
-    def __str__(self) -> str:
-        if self.action is Action.CREATE:
-            return f"+ {self.topic}: {self.declared}"
-        sign = "~" if self.action is Action.ALTER else "="
-        line = f"{sign} {self.topic}: {self.setting} {self.actual} -> {self.declared}"
-        return line if self.action is Action.ALTER else f"{line} (left as it is)"
+def declared(settings: KafkaSettings) -> list[Topic]:
+    """The catalogue, with the numbers of partitions that the settings say."""
+    sizes = {topic.name: settings.validated_partitions for topic in VALIDATED.values()}
+    sizes |= dict.fromkeys((RAW.name, BATCHES.name), settings.partitions)
+    return [topic._replace(partitions=sizes.get(topic.name, topic.partitions)) for topic in CATALOGUE]
 
 
-def plan(settings: KafkaSettings, catalogue: Iterable[Topic] = CATALOGUE) -> list[Change]:
-    """The differences between ``catalogue`` and the broker's topics.
+def plan(settings: KafkaSettings, catalogue: Iterable[Topic] | None = None) -> list[Change]:
+    """The differences between what is declared (or ``catalogue``) and the broker's topics.
 
     Raises :class:`Unreachable` when no broker answers within ``settings.timeout_s``, :class:`Problem` when it
     refuses.
     """
-    return _Broker(settings).differences(list(catalogue))
+    return _Broker(settings).differences(list(catalogue or declared(settings)))
 
 
-def apply(settings: KafkaSettings, catalogue: Iterable[Topic] = CATALOGUE) -> list[Change]:
-    """Create and alter what :func:`plan` says; returns that plan once it is done. Raises like it."""
-    broker, topics = _Broker(settings), {topic.name: topic for topic in catalogue}
-    changes = broker.differences(list(topics.values()))
+def apply(
+    settings: KafkaSettings, catalogue: Iterable[Topic] | None = None, allow: Collection[Allowed] = ()
+) -> list[Change]:
+    """Create and alter what :func:`plan` says; returns that plan once it is done. Raises like it.
+
+    ``allow`` names the settings of which also those differences go that are altered only when asked for.
+    """
+    broker, topics = _Broker(settings), {topic.name: topic for topic in catalogue or declared(settings)}
+
+    def differences() -> list[Change]:
+        found = broker.differences(list(topics.values()))
+        return [
+            change._replace(action=Action.ALTER, why="")
+            if change.action is Action.ASK and change.setting in allow
+            else change
+            for change in found
+        ]
+
+    changes = differences()
+    altered = [change for change in changes if change.action is Action.ALTER]
     broker.create([topics[change.topic] for change in changes if change.action is Action.CREATE])
-    broker.alter([change for change in changes if change.action is Action.ALTER])
-    broker.settle(list(topics.values()))
+    broker.alter([change for change in altered if change.setting != "partitions"])
+    # The raw topic last: a raw partition without one for its batches would have nowhere to put them.
+    for change in sorted(altered, key=lambda change: change.topic == RAW.name):
+        if change.setting == "partitions":
+            broker.grow(change)
+    broker.settle(lambda: all(change.action not in (Action.CREATE, Action.ALTER) for change in differences()))
     return changes
 
 
-def require(settings: KafkaSettings) -> None:
-    """Raise :class:`Problem` when a declared topic is missing, or a raw partition has none for batches."""
+def require(settings: KafkaSettings, topics: Sequence[Topic] = CATALOGUE) -> list[str]:
+    """What makes these topics less safe than the settings say, a line each.
+
+    Raises :class:`Problem` for what the flow cannot work with: a declared topic is missing, a raw partition
+    has none for batches, or a topic demands more replicas in sync than it has.
+    """
     broker = _Broker(settings)
-    missing = [
-        change.topic for change in broker.differences(list(CATALOGUE)) if change.action is Action.CREATE
-    ]
-    if missing:
+    where = settings.bootstrap_servers
+    known = broker.topics()
+    if lacking := [topic.name for topic in topics if topic.name not in known]:
         raise Problem(
-            f"no such topic: {', '.join(missing)}",
-            where=settings.bootstrap_servers,
+            f"no such topic: {', '.join(lacking)}",
+            where=where,
             remedy="create them with `spotstream topics apply`",
         )
-    raw, batches = broker.partitions(RAW), broker.partitions(BATCHES)
-    if batches < raw:
+    if BATCHES in topics:
+        raw, batches = len(known[RAW.name].partitions), len(known[BATCHES.name].partitions)
+        if batches < raw:
+            raise Problem(
+                f"{BATCHES.name} has {batches} partitions and {RAW.name} {raw}; each of these needs its own",
+                where=where,
+                remedy="give it as many with `spotstream topics apply --allow partitions`",
+            )
+    configs: dict[str, dict[str, str]] = {}
+    with contextlib.suppress(_DeniedError):  # who may not ask what they are cannot be warned
+        configs = broker.settings_of(topics)
+    weak = [
+        line
+        for topic in topics
+        for line in _weaknesses(topic.name, _found(known[topic.name], configs.get(topic.name, {})), settings)
+    ]
+    for name in _INTERNAL:
+        if name in known:
+            weak += _weaknesses(name, _found(known[name], {}), settings)
+    return weak
+
+
+def _weaknesses(name: str, found: Found, settings: KafkaSettings) -> list[str]:
+    demanded = int(found.config.get("min.insync.replicas", 0))
+    if demanded > found.replicas:
         raise Problem(
-            f"{BATCHES.name} has {batches} partitions and {RAW.name} {raw}; each raw partition needs its own",
-            where=settings.bootstrap_servers,
-            remedy=f"add partitions to {BATCHES.name}",
+            f"min.insync.replicas is {demanded} and the replication factor {found.replicas}: "
+            "nothing can be written",
+            where=f"topic {name} at {settings.bootstrap_servers}",
+            remedy="lower the one or raise the other, see docs/operate.md",
         )
+    weak = []
+    if found.replicas < settings.replication_factor:
+        weak.append(
+            f"{name} has {found.replicas} replicas, kafka.replication_factor is {settings.replication_factor}"
+        )
+    if demanded and demanded < settings.min_insync_replicas:
+        weak.append(
+            f"{name} has min.insync.replicas {demanded}, kafka.min_insync_replicas is "
+            f"{settings.min_insync_replicas}"
+        )
+    if found.in_sync < demanded:
+        weak.append(
+            f"{name} has {found.in_sync} replicas in sync and takes no records with less than {demanded}"
+        )
+    return weak
+
+
+class _DeniedError(Problem):
+    """The broker does not let us ask."""
 
 
 class _Broker:
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
+        self._safety = Safety(settings.replication_factor, settings.min_insync_replicas)
         self._admin = AdminClient(settings.confluent())
 
-    def differences(self, declared: list[Topic]) -> list[Change]:
+    def topics(self) -> dict[str, TopicMetadata]:
         try:
-            actual = self._admin.list_topics(timeout=self._settings.timeout_s).topics
+            known: dict[str, TopicMetadata] = self._admin.list_topics(timeout=self._settings.timeout_s).topics
         except KafkaException as error:
             raise self._problem(error) from error
-        changes = [_missing(topic) for topic in declared if topic.name not in actual]
-        present = [topic for topic in declared if topic.name in actual]
-        settings = self._settings_of(present)
-        for topic in present:
-            changes += _differing(topic, actual[topic.name], settings[topic.name])
-        return changes
+        return known
 
-    def partitions(self, topic: Topic) -> int:
-        try:
-            return len(
-                self._admin.list_topics(topic.name, self._settings.timeout_s).topics[topic.name].partitions
-            )
-        except KafkaException as error:
-            raise self._problem(error) from error
+    def differences(self, declared: list[Topic]) -> list[Change]:
+        known = self.topics()
+        changes = [missing(topic, self._safety) for topic in declared if topic.name not in known]
+        present = [topic for topic in declared if topic.name in known]
+        settings = self.settings_of(present)
+        for topic in present:
+            found = _found(known[topic.name], settings[topic.name])
+            changes += differing(_beside_raw(topic, known), found, self._safety)
+        return changes
 
     def create(self, topics: list[Topic]) -> None:
         if not topics:
             return
-        replicas, timeout_s = self._settings.replication_factor, self._settings.timeout_s
-        new = [NewTopic(topic.name, topic.partitions, replicas, config=topic.config) for topic in topics]
+        timeout_s = self._settings.timeout_s
+        new = [
+            NewTopic(
+                topic.name, topic.partitions, self._safety.replicas, config=created_with(topic, self._safety)
+            )
+            for topic in topics
+        ]
         created = self._admin.create_topics(new, operation_timeout=timeout_s, request_timeout=timeout_s)
         for name, outcome in created.items():
             self._wait(name, outcome, but=KafkaError.TOPIC_ALREADY_EXISTS)  # another `apply` was quicker
@@ -140,17 +195,26 @@ class _Broker:
         for resource, outcome in altered.items():
             self._wait(resource.name, outcome)
 
-    def settle(self, declared: list[Topic]) -> None:
+    def grow(self, change: Change) -> None:
+        """Add partitions, and wait until they are there."""
+        total = int(change.declared)
+        grown = self._admin.create_partitions(
+            [NewPartitions(change.topic, total)], request_timeout=self._settings.timeout_s
+        )
+        self._wait(change.topic, grown[change.topic])
+        self.settle(lambda: len(self.topics()[change.topic].partitions) == total)
+
+    def settle(self, done: Callable[[], bool]) -> None:
         """Wait until the broker shows what its controller has done: it follows a moment later."""
         deadline = time.monotonic() + self._settings.timeout_s
-        while any(change.action is not Action.LEAVE for change in self.differences(declared)):
+        while not done():
             if time.monotonic() > deadline:
                 raise Problem(
                     "the changes did not take effect in time", where=self._settings.bootstrap_servers
                 )
             time.sleep(0.05)
 
-    def _settings_of(self, topics: list[Topic]) -> dict[str, dict[str, str]]:
+    def settings_of(self, topics: Sequence[Topic]) -> dict[str, dict[str, str]]:
         if not topics:
             return {}
         described = self._admin.describe_configs(
@@ -180,34 +244,25 @@ class _Broker:
                 where=where,
                 remedy="start one (`spotstream up`), or set kafka.bootstrap_servers",
             )
-        return Problem(cause.str(), where=f"topic {topic} at {where}" if topic else where)
+        kind = _DeniedError if cause.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED else Problem
+        return kind(cause.str(), where=f"topic {topic} at {where}" if topic else where)
 
 
 _SILENT = {KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT, KafkaError._RESOLVE}
 
 
-def _missing(topic: Topic) -> Change:
-    settings = ", ".join(f"{name}={value}" for name, value in topic.config.items())
-    return Change(Action.CREATE, topic.name, "", "", f"{topic.partitions} partitions, {settings}")
+def _beside_raw(topic: Topic, known: dict[str, TopicMetadata]) -> Topic:
+    """A batch's partition has the number of its raw partition, however many were declared."""
+    if topic.name != BATCHES.name or RAW.name not in known:
+        return topic
+    return topic._replace(partitions=max(topic.partitions, len(known[RAW.name].partitions)))
 
 
-def _differing(topic: Topic, actual: TopicMetadata, settings: dict[str, str]) -> list[Change]:
-    changes = [
-        Change(_action(name, settings[name], value), topic.name, name, settings[name], value)
-        for name, value in topic.config.items()
-        if settings[name] != value
-    ]
-    if len(actual.partitions) != topic.partitions:
-        partitions = str(len(actual.partitions)), str(topic.partitions)
-        changes.append(Change(Action.LEAVE, topic.name, "partitions", *partitions))
-    return changes
-
-
-def _action(setting: str, actual: str, declared: str) -> Action:
-    if setting in ("retention.ms", "max.message.bytes") and _size(actual) > _size(declared):
-        return Action.LEAVE
-    return Action.ALTER
-
-
-def _size(value: str) -> float:
-    return float("inf") if value == "-1" else float(value)
+def _found(topic: TopicMetadata, config: dict[str, str]) -> Found:
+    partitions = topic.partitions.values()
+    return Found(
+        len(partitions),
+        min((len(partition.replicas) for partition in partitions), default=0),
+        min((len(partition.isrs) for partition in partitions), default=0),
+        config,
+    )
