@@ -42,34 +42,57 @@ class Codec:
     """Frames and reads records of a kind under a schema id of the registry.
 
     ``writer`` is the schema that belongs to the id, where it is another than this version's: records written
-    with it are read as this version's schema has them.
+    with it are read as this version's schema has them. Raises ``ValueError`` when it is no Avro schema.
     """
 
     def __init__(self, kind: Kind, schema_id: int, writer: dict[str, Any] | None = None) -> None:
         self.kind: Kind = kind
         self._frame = _FRAME.pack(0, schema_id)
-        self._reader = fastavro.parse_schema(schema(kind))
-        self._writer = fastavro.parse_schema(writer) if writer else self._reader
+        ours = fastavro.parse_schema(_physical(schema(kind)))
+        self._writer, self._reader = ours, None  # a reader's schema that changes nothing costs as much again
+        if writer and writer != schema(kind):
+            self._writer, self._reader = _parsed(writer), ours
+        self._texts = _texts(kind)
 
     def message(self, valid: Valid) -> dict[str, bytes]:
         """Key (the record's id) and framed value, as confluent-kafka's ``produce_batch`` takes them."""
         return {"key": valid.key, "value": self._frame + valid.avro}
 
     def decode(self, value: bytes) -> tuple[Canonical, str]:
-        """The record and its placement hash; raises ``ValueError`` when it is not framed."""
+        """Record and placement hash; raises ``ValueError`` when it is no framed record of the schema."""
         schema_id(value)
-        body = BytesIO(value[_FRAME.size :])
+        try:
+            return self._decode(value)
+        except Exception as error:  # noqa: BLE001 - strange bytes make fastavro raise about anything
+            why = str(error) or type(error).__name__
+            raise ValueError(f"no {self.kind} under its schema: {why}") from None
+
+    def _decode(self, value: bytes) -> tuple[Canonical, str]:
+        body = BytesIO(value)
+        body.seek(_FRAME.size)
         fields: dict[str, Any] = fastavro.schemaless_reader(body, self._writer, self._reader)
+        if body.read(1):
+            raise ValueError("more bytes than the record has")
         placement: str = fields.pop("placement_hash")
-        record: Canonical = {"record_type": self.kind}
-        record.update((name, _text(value)) for name, value in fields.items() if value is not None)
-        return record, placement
+        for name, texts in self._texts:
+            if fields[name] is not None:
+                fields[name] = texts[fields[name]]
+        found = {name: value for name, value in fields.items() if value is not None}
+        return {"record_type": self.kind, **found}, placement
 
 
-def _text(value: Any) -> str | int:
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
-    return value.isoformat() if isinstance(value, date) else value
+def _physical(avro: Any) -> Any:
+    """A schema without its logical types, so that fastavro makes no objects that would be made text again."""
+    if isinstance(avro, dict):
+        return {name: _physical(value) for name, value in avro.items() if name != "logicalType"}
+    return [_physical(value) for value in avro] if isinstance(avro, list) else avro
+
+
+def _parsed(writer: dict[str, Any]) -> Any:
+    try:
+        return fastavro.parse_schema(_physical(writer))
+    except Exception as error:  # noqa: BLE001 - a stranger's schema may be anything
+        raise ValueError(f"its schema is not Avro: {error}") from None
 
 
 def keys(kind: Kind, columns: Columns) -> list[bytes]:
@@ -177,6 +200,38 @@ class _Thousandths(dict[str, int]):
 
 
 _varints, _dates, _minutes, _thousandths = _Varints(), _Dates(), _Minutes(), _Thousandths()
+
+
+class _DateTexts(dict[int, str]):
+    """What :class:`_Dates` is given, of days since 1970; bounded."""
+
+    def __missing__(self, days: int) -> str:
+        if len(self) >= _REMEMBERED:
+            self.clear()
+        self[days] = text = (_EPOCH.date() + timedelta(days)).isoformat()
+        return text
+
+
+class _InstantTexts(dict[int, str]):
+    """``2026-03-09T14:30:05.250Z`` of milliseconds since 1970; bounded."""
+
+    def __missing__(self, milliseconds: int) -> str:
+        if len(self) >= _REMEMBERED:
+            self.clear()
+        moment = _EPOCH + timedelta(milliseconds=milliseconds)
+        self[milliseconds] = text = moment.isoformat(timespec="milliseconds")[:-6] + "Z"
+        return text
+
+
+_TEXTS: dict[str, dict[int, str]] = {"date": _DateTexts(), "timestamp-millis": _InstantTexts()}
+
+
+@cache
+def _texts(kind: Kind) -> list[tuple[str, dict[int, str]]]:
+    """The fields that Avro has as numbers and records as text, each with its texts."""
+    types = {field["name"]: field["type"] for field in schema(kind)["fields"]}
+    plain = {name: avro[1] if isinstance(avro, list) else avro for name, avro in types.items()}
+    return [(name, _TEXTS[avro["logicalType"]]) for name, avro in plain.items() if isinstance(avro, dict)]
 
 
 def _instant(text: str) -> str:

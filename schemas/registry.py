@@ -31,6 +31,13 @@ def _without_secrets(url: str) -> str:
 
 _T = TypeVar("_T")
 
+#: What Confluent's API says of a schema's id and of a subject that it does not know.
+_NO_SCHEMA, _NO_SUBJECT = 40403, 40401
+
+
+class UnknownSchema(Problem):
+    """The registry has no schema of that id."""
+
 
 class Registry:
     """A client of the registry. Every method may wait up to the settings' ``timeout_s``.
@@ -76,7 +83,10 @@ class Registry:
         return int(found)
 
     def schema(self, schema_id: int) -> dict[str, Any]:
-        """The schema that an id stands for."""
+        """The schema that an id stands for.
+
+        Raises :class:`UnknownSchema` when there is none, and ``ValueError`` when it is not written in JSON.
+        """
         found = self._ask(f"schema {schema_id}", lambda: self._client.get_schema(schema_id))
         parsed: dict[str, Any] = json.loads(found.schema_str)
         return parsed
@@ -90,6 +100,8 @@ class Registry:
             if error.http_status_code >= 500:
                 raise self._unreachable(f"HTTP status {error.http_status_code}") from None
             why = hide(str(error.error_message), self._secrets)
+            if error.error_code == _NO_SCHEMA:
+                raise UnknownSchema(f"{what} was refused: {why}", where=self._where) from None
             raise Problem(f"{what} was refused: {why}", where=self._where) from None
         except Exception as error:  # noqa: BLE001 - of whichever HTTP library the client was built with
             raise self._unreachable(hide(str(error), self._secrets) or type(error).__name__) from None

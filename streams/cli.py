@@ -199,6 +199,25 @@ def audit(
 
 
 @app.command()
+def subscribe(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="spot, avail, billing or makegood.")],
+    *,
+    since: Annotated[str, typer.Option(help="Only what was validated then or later.")] = "",
+    follow: Annotated[bool, typer.Option("--follow", help="Go on with what comes, until Ctrl-C.")] = False,
+) -> int:
+    """Validated records as JSON lines on stdout, all that were committed when it began.
+
+    Moments are RFC 3339 with an offset, or how long ago: 2h, 1d.
+    """
+    from streams import log, settings
+    from streams.jsonlines import run
+
+    loaded = settings.load()
+    log.configure(loaded.log)
+    return run(loaded, kind, since, follow=follow)
+
+
+@app.command()
 def replay(
     *,
     since: Annotated[str, typer.Option(help="What was published then or later.")] = "",

@@ -1,8 +1,11 @@
-"""Reading a topic from end to end, without a group: what the audit and the dead-letter commands stand on."""
+"""Reading a topic without a group, all of it or from a moment on: for audits, dead letters, subscribers."""
 
+import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
 
 from confluent_kafka import (
     Consumer,
@@ -21,8 +24,14 @@ _CHUNK = 10_000
 #: How long librdkafka waits to fill a chunk: the price of each topic's end.
 _POLL_S = 0.05
 _LEADERLESS = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
+#: What a reader that follows waits out.
+_PASSING = (*_LEADERLESS, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT)
+#: How often a reader that follows looks for new partitions.
+_PARTITIONS_S = 5.0
 #: Reading on is cheaper than a seek, which empties librdkafka's queue, up to about this many records.
 _SEEK_BEYOND = 20_000
+
+logger = logging.getLogger(__name__)
 
 
 def read_all(
@@ -40,6 +49,68 @@ def read_all(
     begin = [TopicPartition(topic, partition, 0) for partition, end in ends.items() if end]
     with _consumer(kafka) as consumer:
         yield from _Reading(consumer, kafka, timeout_s or kafka.timeout_s, stable_s).messages(begin, ends)
+
+
+def read_since(
+    kafka: KafkaSettings, topic: str, since: datetime | None
+) -> Generator[list[Message], None, None]:
+    """As :func:`read_all`, in chunks, and only what was written at ``since`` or later (None: everything)."""
+    ends = _offsets(kafka, topic, OffsetSpec.latest())
+    starts = _starts(kafka, topic, since)
+    begin = [
+        TopicPartition(topic, partition, starts[partition])
+        for partition, end in ends.items()
+        if 0 <= starts.get(partition, end) < end
+    ]
+    with _consumer(kafka) as consumer:
+        yield from _Reading(consumer, kafka, kafka.timeout_s, stable_s=40).chunks(begin, ends)
+
+
+def follow(kafka: KafkaSettings, topic: str, since: datetime | None) -> Generator[list[Message], None, None]:
+    """As :func:`read_since`, but then what is committed later, without end: close it.
+
+    Partitions that are added are read from their beginning, a broker that goes away is waited for. Every
+    :data:`_POLL_S` a chunk comes, empty when there is nothing, so that whoever reads can stop.
+    """
+    ends = _offsets(kafka, topic, OffsetSpec.latest())
+    starts = _starts(kafka, topic, since)
+    # -1: nothing is as young as that yet.
+    begins = {at: ends[at] if starts.get(at, -1) < 0 else starts[at] for at in ends}
+    with _consumer(kafka, error_cb=_warn) as consumer:
+        consumer.assign([TopicPartition(topic, partition, offset) for partition, offset in begins.items()])
+        looked = time.monotonic()
+        while True:
+            chunk = consumer.consume(_CHUNK, timeout=_POLL_S)
+            errors = [error for message in chunk if (error := message.error()) is not None]
+            for error in errors:
+                if error.code() not in (KafkaError._PARTITION_EOF, *_PASSING):
+                    raise _problem(error, kafka, topic)
+            yield [message for message in chunk if message.error() is None] if errors else chunk
+            if time.monotonic() - looked > _PARTITIONS_S:
+                _take_up_new(consumer, topic)
+                looked = time.monotonic()
+
+
+def _starts(kafka: KafkaSettings, topic: str, since: datetime | None) -> dict[int, int]:
+    """By partition, where the records begin that were written then or later; -1 where there are none."""
+    if since is None:
+        return _offsets(kafka, topic, OffsetSpec.earliest())
+    # Before 1970 the protocol's numbers have other meanings.
+    return _offsets(kafka, topic, OffsetSpec.for_timestamp(max(0, int(since.timestamp() * 1000))))
+
+
+def _take_up_new(consumer: Consumer, topic: str) -> None:
+    try:
+        there = consumer.list_topics(topic, timeout=_PARTITIONS_S).topics[topic].partitions
+    except KafkaException:
+        return  # the broker is away: the next time will tell
+    known = {at.partition for at in consumer.assignment()}
+    if new := sorted(there.keys() - known):
+        consumer.incremental_assign([TopicPartition(topic, partition, 0) for partition in new])
+
+
+def _warn(error: KafkaError) -> None:
+    logger.warning("waiting for Kafka: %s", error.str())
 
 
 def read_compacted(kafka: KafkaSettings, topic: str) -> dict[bytes, bytes]:
@@ -115,7 +186,7 @@ def _stretches(offsets: list[int]) -> Iterator[list[int]]:
 
 
 @contextmanager
-def _consumer(kafka: KafkaSettings) -> Iterator[Consumer]:
+def _consumer(kafka: KafkaSettings, **callbacks: Any) -> Iterator[Consumer]:
     # librdkafka insists on a group id; nothing is ever subscribed or committed under it.
     consumer = Consumer(
         kafka.confluent(
@@ -129,6 +200,7 @@ def _consumer(kafka: KafkaSettings) -> Iterator[Consumer]:
             fetch_queue_backoff_ms=10,  # by default fetching rests a second whenever the queue is full
             fetch_wait_max_ms=50,
         )
+        | callbacks
     )
     try:
         yield consumer
@@ -170,6 +242,11 @@ class _Reading:
         self._timeout_s, self._stable_s = timeout_s, stable_s
 
     def messages(self, begin: list[TopicPartition], ends: dict[int, int]) -> Iterator[Message]:
+        """The messages of all :meth:`chunks`."""
+        for chunk in self.chunks(begin, ends):
+            yield from chunk
+
+    def chunks(self, begin: list[TopicPartition], ends: dict[int, int]) -> Iterator[list[Message]]:
         """Yield until each partition of ``begin`` has reached its end.
 
         What stands before the end may be a control record, so a partition is done when librdkafka reports to
@@ -184,18 +261,21 @@ class _Reading:
             chunk = self._consumer.consume(_CHUNK, timeout=_POLL_S)
             silent_s = 0.0 if chunk else silent_s + _POLL_S
             self._check_patience(silent_s, begin[0].topic, [stopped.get(partition) for partition in left])
+            wanted: list[Message] = []
             for message in chunk:
                 partition, error = message.partition(), message.error()
                 if error is None:
                     reached = message.offset() + 1
                     if reached <= ends[partition]:
-                        yield message
+                        wanted.append(message)
                 elif error.code() == KafkaError._PARTITION_EOF:
                     reached = stopped[partition] = message.offset()
                 else:
                     raise _problem(error, self._kafka, begin[0].topic)
                 if reached >= ends[partition] and partition in left:
                     self._consumer.pause([left.pop(partition)])
+            if wanted:
+                yield wanted
 
     def _check_patience(self, silent_s: float, topic: str, stopped: list[int | None]) -> None:
         """Raise when nothing has come for too long; longer where the broker answers that it is the end."""
