@@ -47,7 +47,12 @@ class Life:
         self.unlinked = False
         self.seen: int | None = None  # how long it was when a tailer began with it
         self.destroyed = False  # whether some of it was, which may not have been read
+        self.twice = False  # whether a copy lay beside it for so long that it is a file of its own
         self.unheard = 1 << 62  # from here on it was written after the copy and destroyed before it was read
+
+    def lasted(self, begin: float) -> None:
+        """A copy was made at ``begin``, its original destroyed now; the broker may have been away."""
+        self.twice = self.twice or time.monotonic() - begin > COPY_WAIT_S / 2
 
 
 class World:
@@ -209,6 +214,7 @@ class World:
         if path not in self.at:
             return
         copy = self.fresh_name(path)
+        begin = time.monotonic()
         shutil.copy(path, copy)
         if self.chance.random() < 0.3:
             self.written_after(copy, path)
@@ -218,6 +224,7 @@ class World:
         self.lives.append(new := Life(path))
         self.at[path] = new
         os.truncate(path, 0)
+        life.lasted(begin)
         if self.chance.random() < 0.5:
             self.poll()
         new.data = HEADER
@@ -287,12 +294,14 @@ class World:
         to = path.with_name(path.name + ".gz")
         part = to.with_name("." + to.name)
         part.write_bytes(gzip.compress(path.read_bytes()))
+        begin = time.monotonic()
         part.rename(to)
         if self.chance.random() < 0.5:
             self.poll()
         self.at[to] = self.at.pop(path)
         self.at[to].paths.add(str(to))
         path.unlink()
+        self.at[to].lasted(begin)
 
     def do_poll(self, weight: float = 12) -> None:
         self.poll(self.chance.randint(1, 4))
@@ -369,9 +378,9 @@ class Oracle:
         for identity, fits in sorted(fitting.items(), key=lambda item: len(item[1])):
             records = self.published[identity]
             found += [f"{identity}: {fault}" for fault in _contiguity(records)]
-            free = [number for number in fits if number not in ends]
+            free = [n for n in fits if n not in ends or self.world.lives[n].twice]
             if free:
-                ends[free[0]] = _end(records)
+                ends[free[0]] = max(_end(records), ends.get(free[0], 0))
             else:
                 why = f"of file {fits}, which was published already" if fits else "of no file"
                 found.append(f"{identity}: {len(records)} records are {why}: {records[0]}")

@@ -26,14 +26,8 @@ pytestmark = pytest.mark.broker
 _ACTIONS = 16
 _AT_ONCE = 8
 
-
-@pytest.fixture(scope="module")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """A broker of these tests' own, which one of them restarts."""
-    with Broker(tmp_path_factory.mktemp("rotation-kafka")) as running:
-        apply(KafkaSettings(bootstrap_servers=running.bootstrap))
-        yield running
-
+#: Sequences on one broker: a tailer that starts reads the checkpoints of all of them.
+_TOGETHER = 100
 
 _restarting = threading.Lock()
 
@@ -63,9 +57,6 @@ def judge(kafka: Broker, worlds: list[World]) -> list[str]:
         key = RawKey.unpack(message.key())
         file = files[key.descriptor]
         records[str(Path(file.path).parent)][file.identity].append((key, message.value()))
-    for identities in records.values():
-        for published in identities.values():
-            published.sort(key=lambda record: record[0].number)
     found = []
     for world in worlds:
         faults = Oracle(world, records[str(world.folder)]).faults()
@@ -73,15 +64,30 @@ def judge(kafka: Broker, worlds: list[World]) -> list[str]:
     return found
 
 
-def run(kafka: Broker, folder: Path, seeds: Iterable[int]) -> None:
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        worlds = [(seed, pool.submit(live, kafka, folder / f"{seed}", seed)) for seed in seeds]
-    broken = [f"ROTATION_SEED={seed}: {w.exception()!r}" for seed, w in worlds if w.exception()]
-    faults = broken + judge(kafka, [world.result() for _, world in worlds if not world.exception()])
+def run(folder: Path, seeds: Iterable[int]) -> None:
+    with Broker(folder / "kafka") as kafka:
+        apply(KafkaSettings(bootstrap_servers=kafka.bootstrap))
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            worlds = [(seed, pool.submit(live, kafka, folder / f"{seed}", seed)) for seed in seeds]
+        broken = [f"ROTATION_SEED={seed}: {w.exception()!r}" for seed, w in worlds if w.exception()]
+        faults = broken + judge(kafka, [world.result() for _, world in worlds if not world.exception()])
     assert not faults, "\n".join(faults)
 
 
-@pytest.mark.slow
-def test_what_is_committed_is_what_could_be_read(kafka: Broker, tmp_path: Path) -> None:
+@pytest.mark.timeout(300)
+def test_what_is_committed_is_what_could_be_read(tmp_path: Path) -> None:
     given = os.environ.get("ROTATION_SEED")
-    run(kafka, tmp_path, [int(given)] if given else range(int(os.environ.get("ROTATION_SEQUENCES", "100"))))
+    run(tmp_path, [int(given)] if given else range(_TOGETHER))
+
+
+def hundreds() -> Iterator[range]:
+    end = int(os.environ.get("ROTATION_SEQUENCES", "2000"))
+    for begin in range(0, end, _TOGETHER):
+        yield range(begin, min(begin + _TOGETHER, end))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seeds", hundreds(), ids=lambda seeds: f"{seeds.start}-{seeds.stop - 1}")
+def test_two_thousand_sequences(tmp_path: Path, seeds: range) -> None:
+    run(tmp_path, seeds)

@@ -1,8 +1,10 @@
 """The tailer on a real broker, mostly as a process of its own: each line once, whatever happens."""
 
 import contextlib
+import gzip
 import os
 import random
+import shutil
 import subprocess
 import sys
 import threading
@@ -26,6 +28,8 @@ from streams.tail import checkpoint
 from streams.tail.publisher import Publisher
 from streams.tail.round import Round
 from streams.tail.source import OpenFile, Source
+from streams.tail.sources import Loss, Sources
+from streams.tail.tailer import Tailer
 from topics.catalogue import CHECKPOINTS, DLQ, FILES, RAW
 from topics.connection import KafkaSettings
 from topics.provision import apply
@@ -81,7 +85,7 @@ class Tail:
         return process.returncode, said
 
     def settings(self, **tail: object) -> Settings:
-        return Settings(kafka=self.kafka, tail=TailSettings(name=self.name, **tail))
+        return Settings(kafka=self.kafka, tail=TailSettings(**{"name": self.name, **tail}))
 
     def published(self, *paths: Path) -> list[tuple[RawKey, bytes]]:
         """What is committed of the files, in order of file and number."""
@@ -539,3 +543,172 @@ def test_a_failed_delivery_fails_the_transaction(tail: Tail) -> None:
         producer.commit_transaction(20)
     assert failed.value.args[0].txn_requires_abort()
     producer.abort_transaction(10)
+
+
+class Follower:
+    """A tailer in this process, which looks when it is told to, and can be dropped as a crash does."""
+
+    def __init__(self, tail: Tail, name: str = "", folder: Path | None = None) -> None:
+        settings = tail.settings(name=name or tail.name, rotated_after_s=0.05, copy_wait_s=1.0, watch="poll")
+        self.sources = Sources([str(folder or tail.folder)], load("avion"), settings.tail, once=False)
+        self._tailer = Tailer(settings, self.sources, once=False, stop=threading.Event())
+        self._tailer.start()
+
+    def look(self, turns: int = 4) -> None:
+        self._tailer.look()
+        for _ in range(turns):
+            self._tailer.poll_once()
+
+    def settle(self) -> list[Loss]:
+        """Until everything is decided; gives what was destroyed."""
+
+        def settled() -> bool:
+            self.look()
+            return not self.sources.unsettled
+
+        until(settled)
+        self.look()
+        return self.sources.losses
+
+    def drop(self) -> None:
+        self._tailer._publisher.abandon()
+        self._tailer.close()
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
+@pytest.mark.parametrize("who", ["itself", "after a crash", "another after a crash"])
+def test_a_copy_that_its_original_overtook_holds_nothing_new(tail: Tail, who: str, packed: bool) -> None:
+    """Copied, written on, published, truncated: the copy is the beginning of what is published."""
+    path, copy = tail.folder / "a.csv", tail.folder / "a.csv.1"
+    path.write_bytes(HEADER + b"".join(lines(0, 20)) + line(20)[:30])
+    follower = Follower(tail)
+    follower.look()
+    shutil.copy(path, copy)
+    with path.open("ab") as log:
+        log.write(line(20)[30:] + b"".join(lines(21, 40)))
+    follower.look()
+    assert tail.values(path) == lines(0, 40)
+    if who != "itself":
+        follower.drop()
+    path.write_bytes(HEADER + line(40))
+    if packed:
+        copy.with_name("a.csv.1.gz").write_bytes(gzip.compress(copy.read_bytes()))
+        copy.unlink()
+    if who != "itself":
+        follower = Follower(tail, f"{tail.name[-50:]}-2" if who.startswith("another") else "")
+    follower.settle()
+    follower.drop()
+    assert tail.once(tail.folder)[0] in (0, 1)
+    assert sorted(tail.values(path)) == lines(0, 41)
+    assert tail.values(copy, copy.with_name("a.csv.1.gz")) == []
+
+
+def test_a_copy_from_before_the_first_look_holds_nothing_new(tail: Tail) -> None:
+    """Both are new at once; that one begins the other has to be seen without any checkpoint."""
+    path, copy = tail.folder / "a.csv", tail.folder / "a.csv.1"
+    path.write_bytes(HEADER + b"".join(lines(0, 5)) + line(5)[:30])
+    shutil.copy(path, copy)
+    with path.open("ab") as log:
+        log.write(line(5)[30:])
+    follower = Follower(tail)
+    follower.look()
+    path.write_bytes(HEADER)
+    assert follower.settle() == []
+    follower.drop()
+    assert tail.once(tail.folder)[0] == 0
+    assert tail.values(path, copy) == lines(0, 6)
+
+
+def test_a_new_file_that_begins_as_one_that_is_gone_is_read_whole(tail: Tail) -> None:
+    """As long as it is nothing else than that beginning it may be a copy; once it differs it is none."""
+    path, other = tail.folder / "a.csv", tail.folder / "a.csv.1"
+    path.write_bytes(HEADER + b"".join(lines(0, 30)))
+    assert tail.once(path)[0] == 0
+    path.unlink()
+    follower = Follower(tail)
+    other.write_bytes(HEADER + b"".join(lines(0, 20)))
+    follower.settle()
+    assert tail.values(other) == []
+    with other.open("ab") as log:
+        log.write(line(99))
+    follower.settle()
+    follower.drop()
+    assert tail.values(other) == [*lines(0, 20), line(99)]
+
+
+def test_a_header_with_anothers_inode_is_not_that_others_file(tail: Tail) -> None:
+    """Inodes are used again, and headers are equal: neither fences the tailer of somebody else's folder."""
+    ours, theirs = tail.folder / "ours", tail.folder / "theirs"
+    ours.mkdir()
+    theirs.mkdir()
+    (theirs / "b.csv").write_bytes(HEADER)
+    other = Follower(tail, f"{tail.name[-50:]}-2", theirs)
+    other.look()
+    (theirs / "b.csv").rename(ours / "a.csv")  # stands for a new file with the inode of one that was removed
+    follower = Follower(tail, folder=ours)
+    follower.look()
+    with (ours / "a.csv").open("ab") as log:
+        log.write(line(1))
+    (theirs / "c.csv").write_bytes(HEADER + line(2))
+    follower.look()
+    other.look()
+    assert tail.values(ours / "a.csv") == [line(1)]
+    assert tail.values(theirs / "c.csv") == [line(2)]
+    follower.drop()
+    other.drop()
+
+
+@pytest.mark.parametrize("again", [b"", line(7)[:40]], ids=["header", "another line"])
+def test_what_was_destroyed_when_only_the_header_was_published_is_told(tail: Tail, again: bytes) -> None:
+    """The claim says how much there was and how it began."""
+    path = tail.folder / "a.csv"
+    path.write_bytes(HEADER + line(1)[:40])
+    follower = Follower(tail)
+    follower.look()
+    follower.drop()
+    path.write_bytes(HEADER + again)
+    follower = Follower(tail)
+    (loss,) = follower.settle()
+    assert (loss.path, loss.position, loss.known) == (str(path), len(HEADER), 40)
+    follower.drop()
+
+
+def test_bytes_that_were_seen_and_are_in_no_copy_are_told(tail: Tail) -> None:
+    path, copy = tail.folder / "a.csv", tail.folder / "a.csv.1"
+    path.write_bytes(HEADER + b"".join(lines(0, 5)))
+    follower = Follower(tail)
+    follower.look()
+    follower.drop()
+    shutil.copy(path, copy)
+    with path.open("ab") as log:
+        log.write(line(5)[:50])
+    follower = Follower(tail)
+    follower.look()
+    follower.drop()
+    path.write_bytes(HEADER)
+    follower = Follower(tail)
+    losses = follower.settle()
+    follower.drop()
+    assert [(loss.position, loss.known) for loss in losses] == [
+        (len(HEADER) + sum(map(len, lines(0, 5))), 50)
+    ]
+    assert tail.values(path, copy) == lines(0, 5)
+
+
+def test_a_tailer_that_was_fenced_takes_nothing_back(tail: Tail) -> None:
+    """It learns that it lost its name before it looks at any file."""
+    path = tail.folder / "a.csv"
+    path.write_bytes(HEADER + line(1))
+    first = Follower(tail)
+    first.look()
+    second = Follower(tail, f"{tail.name[-50:]}-2")
+    second.look()
+    (tail.folder / "b.csv").write_bytes(HEADER + line(2))
+    with pytest.raises(Problem, match="took over"):
+        first.look()
+    with path.open("ab") as log:
+        log.write(line(3))
+    second.look()
+    first.drop()
+    second.drop()
+    assert tail.values(path, tail.folder / "b.csv") == [line(1), line(3), line(2)]

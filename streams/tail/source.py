@@ -180,7 +180,7 @@ class Source:
         self._recent = self._near[-KEPT:]
         self._ahead = b""
         #: Bytes that the file was seen to have.
-        self.seen = max(begin, known.size if known else 0, 0 if file.is_gzip else file.size())
+        self.seen = max(begin, 0 if file.is_gzip else file.size())
 
     @property
     def position(self) -> int:
@@ -218,13 +218,19 @@ class Source:
         """Whether the file does not hold any more what was read last, or is shorter than it was."""
         near = self._near[-PROOF:]
         try:
-            if self.file.size() < self.seen:
+            if self.file.size() < self.seen or not self._begins_as_seen():
                 return True
             return self.file.read(self.end - len(near), len(near)) != near
         except OSError:
             return False
 
+    def _begins_as_seen(self) -> bool:
+        """Whether what was seen of it before it was read is still there."""
+        return self.end >= len(self._first) or self.file.read(0, len(self._first)) == self._first
+
     def _next_block(self) -> bytes:
+        if not self._begins_as_seen():
+            raise OverwrittenError(self.file.path)
         near = self._near[-PROOF:]
         data = self.file.read(self.end - len(near), len(near) + self._settings.block_bytes)
         if not data.startswith(near):

@@ -257,8 +257,10 @@ class Sources:
                 self._follow(source, found.get((source.file.device, source.file.inode), ""))
         fresh: list[Found] = []
         try:
-            fresh += filter(None, (self._fresh(inode, path) for inode, path in found.items()))
-            if fresh or self.overwritten or not self.scanned:
+            reading = self._inodes()
+            new = ((inode, path) for inode, path in found.items() if inode not in reading)
+            fresh += filter(None, (self._fresh(inode, path) for inode, path in new))
+            if fresh or self.overwritten or self._suspects or not self.scanned:
                 self.scanned, before = True, self.scanned
                 TakeUp(self, ownership, fresh, first=not before).run()
         finally:
@@ -278,14 +280,12 @@ class Sources:
 
     def examine_free(self, path: str) -> Found | None:
         """As :meth:`examine`, unless it is being read."""
-        return None if self._is_open(_inode(path)) else self.examine(path)
+        return None if _inode(path) in self._inodes() else self.examine(path)
 
-    def _is_open(self, inode: Inode | None) -> bool:
-        return any((source.file.device, source.file.inode) == inode for source in self.open.values())
+    def _inodes(self) -> set[Inode]:
+        return {(source.file.device, source.file.inode) for source in self.open.values()}
 
     def _fresh(self, inode: Inode, path: str) -> Found | None:
-        if self._is_open(inode):
-            return None
         signature = _signature(path)
         if signature in (self._ended.get(inode), self.refused.get(path)):
             return None
