@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from schemas.errors import Problem
+from schemas.errors import Problem, UsageError
 from topics.drift import Allowed
 
 app = typer.Typer(
@@ -26,9 +26,11 @@ topics_app = typer.Typer(
 )
 dlq_app = typer.Typer(help="The dead letters.", no_args_is_help=True)
 profile_app = typer.Typer(help="Mapping profiles.", no_args_is_help=True)
+config_app = typer.Typer(help="The settings as they are in effect.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
 app.add_typer(dlq_app, name="dlq")
 app.add_typer(profile_app, name="profile")
+app.add_typer(config_app, name="config")
 
 Role = Literal["validate", "dispatch"]
 Format = Literal["csv", "tsv", "fixed", "xml"]
@@ -348,6 +350,29 @@ def profile_check(
     report = check(file, load(profile or tail.profile), tail, first, mapped)
     print(report.as_json() if as_json else report.as_text())
     return 1 if report.rejected or report.damage else 0
+
+
+@config_app.command("show")
+def config_show() -> None:
+    """All settings as TOML, each with where it comes from; secrets are never shown."""
+    from streams import configuration
+    from streams.settings import load
+
+    print(configuration.as_toml(load()))
+
+
+@config_app.command("check")
+def config_check() -> int:
+    """Whether all settings and the files that they name can be used; asks no service. Exit status 2: no."""
+    from streams import configuration
+    from streams.settings import load
+
+    problems = configuration.problems(load())
+    for problem in problems:
+        print(f"spotstream: {problem}", file=sys.stderr)
+    if not problems:
+        print("the settings can be used")
+    return UsageError.exit_status if problems else 0
 
 
 @app.command()

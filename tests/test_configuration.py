@@ -1,0 +1,136 @@
+"""The effective settings: what they are, where they come from, and that no secret is among them."""
+
+import os
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+from flow import COMMAND
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr
+from test_canaries import CANARIES
+
+from streams import configuration, settings
+from streams.settings import AvstarSettings, Settings, TailSettings
+
+
+@pytest.fixture(autouse=True)
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No settings file but the test's own."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("SPOTSTREAM_")]:
+        monkeypatch.delenv(name)
+
+
+def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """A ``config`` command in the working directory, with these settings in the environment."""
+    environment = os.environ | {f"SPOTSTREAM_{name}": value for name, value in variables.items()}
+    return subprocess.run(
+        [*COMMAND, "config", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_show_is_toml_that_says_where_each_value_comes_from() -> None:
+    Path("spotstream.toml").write_text(
+        "[batch]\nrecords = 3000\nseconds = 2.5\n"
+        "[dispatch]\npolicy = {404 = 'retry'}\n[kafka]\nssl_cafile = 'ca.pem'\n"
+    )
+    done = run("show", BATCH__RECORDS="4000", tail__name="nightly")
+    assert done.returncode == 0, done.stderr
+    shown = tomllib.loads(done.stdout)
+    assert (shown["batch"]["records"], shown["batch"]["seconds"]) == (4000, 2.5)
+    assert shown["dispatch"]["policy"] == {"404": "retry"}
+    assert shown["kafka"]["ssl_cafile"] == "ca.pem"
+    for line in (
+        "records = 4000 # environment, SPOTSTREAM_BATCH__RECORDS",
+        "seconds = 2.5 # spotstream.toml",
+        'name = "nightly" # environment, SPOTSTREAM_tail__name',
+        'upload = "auto" # default',
+        "# ssl_keyfile = # default",
+    ):
+        assert line in re.sub(" +", " ", done.stdout).splitlines()
+    assert str(Path("spotstream.toml").resolve()) in done.stdout
+
+
+def test_show_has_every_setting() -> None:
+    loaded = settings.load()
+    shown = {(one.section, one.name): one for one in configuration.effective(loaded)}
+    assert set(shown) == {(section, name) for section, values in loaded for name, _ in values}
+    assert {one.source for one in shown.values()} == {"default"}
+
+
+def test_neither_command_tells_a_secret() -> None:
+    Path("spotstream.toml").write_text("[avstar]\napi_key = 'canary-of-the-file'\n")
+    Path("key").write_text("canary-in-a-file\n")
+    canaries = CANARIES | {
+        "AVSTAR__PROXY": "http://someone:canary@in@proxy:3128",
+        "REGISTRY__URL": "https://someone:canary-url@registry/x",
+        "AVSTAR__OAUTH_CLIENT_SECRET_FILE": "key",
+    }
+    del canaries["AVSTAR__API_KEY"]
+    shown, checked = run("show", **canaries), run("check", **canaries)
+    assert shown.returncode == 0
+    assert checked.returncode == 2, "an address holds no credentials"
+    assert "canary" not in shown.stdout + shown.stderr + checked.stdout + checked.stderr
+    values = tomllib.loads(shown.stdout)
+    assert values["avstar"]["api_key"] == values["kafka"]["sasl_password"] == "***"
+    assert values["avstar"]["proxy"] == "http://***@proxy:3128"
+    assert values["avstar"]["oauth_client_secret_file"] == "key", "files are named"
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=30).filter(lambda text: "@" not in text))
+def test_any_text_is_shown_as_it_is(text: str) -> None:
+    shown = configuration.as_toml(
+        Settings(tail=TailSettings(profile=text), avstar=AvstarSettings(api_key=SecretStr("")))
+    )
+    assert tomllib.loads(shown)["tail"]["profile"] == text
+
+
+def test_check_says_that_all_is_right() -> None:
+    done = run("check")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"BATCH__RECORDS": "7"}, "batch.records"),
+        ({"BATCH__RECRODS": "5000"}, "SPOTSTREAM_BATCH__RECRODS"),
+        ({"KAFKA__MIN_INSYNC_REPLICAS": "2"}, "min_insync_replicas"),
+        ({"KAFKA__SSL_CAFILE": "gone.pem"}, "kafka.ssl_cafile"),
+        ({"KAFKA__SSL_CAFILE": "key", "KAFKA__SECURITY_PROTOCOL": "SSL"}, "kafka"),
+        ({"KAFKA__SECURITY_PROTOCOL": "SASL_SSL"}, "kafka.sasl_username"),
+        ({"REGISTRY__CAFILE": "gone.pem"}, "registry.cafile"),
+        ({"AVSTAR__API_KEY_FILE": "gone"}, "avstar.api_key_file"),
+        ({"AVSTAR__API_KEY_FILE": "."}, "avstar.api_key_file"),
+        ({"AVSTAR__API_KEY_FILE": "empty"}, "avstar.api_key_file"),
+        ({"AVSTAR__OAUTH_CLIENT_ID": "me"}, "avstar.oauth_client_secret"),
+        ({"AVSTAR__BASE_URL": "http://api.example"}, "avstar.base_url"),
+        ({"AVSTAR__SSL_CERTFILE": "key"}, "avstar.ssl_certfile"),
+        ({"TAIL__PROFILE": "gone.toml"}, "gone.toml"),
+    ],
+)
+def test_check_names_what_is_wrong_once(variables: dict[str, str], named: str) -> None:
+    Path("key").write_text("no certificate")
+    Path("empty").write_text("")
+    done = run("check", **variables)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("spotstream: ")
+    assert named in line
+
+
+def test_check_names_everything_that_is_wrong() -> None:
+    done = run("check", KAFKA__SSL_CAFILE="gone.pem", AVSTAR__API_KEY_FILE="gone", TAIL__PROFILE="gone.toml")
+    assert [
+        name for name in ("kafka.ssl_cafile", "avstar.api_key_file", "gone.toml") if name not in done.stderr
+    ] == []
+    assert done.returncode == 2
