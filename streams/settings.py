@@ -102,6 +102,10 @@ class TailSettings(_Section):
         ge=0,
         description="silence after which a file equal to another's beginning is no copy in the making",
     )
+    metrics_port: int = Field(
+        0, ge=0, le=65_535, description="where metrics are served while files are followed; 0: nowhere"
+    )
+    metrics_host: str = Field("127.0.0.1", description="address that metrics bind to")
 
 
 class BatchSettings(_Section):

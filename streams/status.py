@@ -1,4 +1,4 @@
-"""The status page of a role, and its metrics, on Faust's web server."""
+"""The status page of a role, its metrics, its health and readiness, on Faust's web server."""
 
 import html
 from typing import Any
@@ -8,6 +8,8 @@ import orjson
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
 from streams import metrics
+from streams.readiness import Readiness
+from streams.unread import Unread
 from topics.transport import App
 
 _PAGE = """<!doctype html>
@@ -46,29 +48,45 @@ refresh(); setInterval(refresh, 2000)
 """
 
 
-def add_pages(app: App, role: str) -> None:
-    """Serve ``/status/`` (a page; its numbers with ``?format=json``) and ``/metrics`` on the web server."""
+def add_pages(app: App, role: str, unread: Unread) -> None:
+    """Serve ``/metrics``, ``/health``, ``/ready`` and the page ``/status/``; its numbers: ``?format=json``."""
+    readiness = Readiness(app, role)
 
     @app.page("/status/", name="status")
     async def status(view: Any, request: Any) -> Any:
-        now = snapshot(app, role)
+        now = snapshot(app, role, unread)
         if request.query.get("format") == "json":
             return view.bytes(orjson.dumps(now), content_type="application/json")
         return view.html(_PAGE.format(role=html.escape(role), state=html.escape(now["state"])))
 
     @app.page("/metrics", name="metrics")
     async def prometheus(view: Any, request: Any) -> Any:  # noqa: ARG001 - the signature is Faust's
-        snapshot(app, role)
+        snapshot(app, role, unread)
         return view.bytes(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
+    @app.page("/health", name="health")
+    async def health(view: Any, request: Any) -> Any:  # noqa: ARG001
+        return _line(view, *readiness.alive())
 
-def snapshot(app: App, role: str) -> dict[str, Any]:
+    @app.page("/ready", name="ready")
+    async def ready(view: Any, request: Any) -> Any:  # noqa: ARG001
+        return _line(view, *await readiness.ready())
+
+
+def _line(view: Any, fine: bool, told: dict[str, Any]) -> Any:
+    body = orjson.dumps(told) + b"\n"
+    return view.bytes(body, content_type="application/json", status=200 if fine else 503)
+
+
+def snapshot(app: App, role: str, unread: Unread) -> dict[str, Any]:
     """What the page shows: state, owned partitions with position and lag, counters."""
     partitions = []
+    metrics.POSITION.clear()
+    metrics.LAG.clear()
     for owned in app.ownership.owned:
         topic, partition = owned.partition.topic, owned.partition.partition
-        end = app.consumer.highwater(faust.types.TP(topic, partition))
-        lag = max(0, (end or owned.position) - owned.position)
+        fetched = app.consumer.highwater(faust.types.TP(topic, partition)) or 0
+        lag = max(0, fetched - owned.position, unread.ends.get(partition, 0) - owned.position)
         metrics.POSITION.labels(topic, partition).set(owned.position)
         metrics.LAG.labels(topic, partition).set(lag)
         partitions.append({"topic": topic, "partition": partition, "position": owned.position, "lag": lag})

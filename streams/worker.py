@@ -25,6 +25,7 @@ from streams.dispatch.delivery import Delivery
 from streams.dispatch.lane import DispatchLane
 from streams.dispatch.throttle import Throttle
 from streams.settings import Settings, WorkerSettings
+from streams.unread import Unread
 from streams.validate.descriptors import Descriptors
 from streams.validate.flood import Refusals
 from streams.validate.lane import Judges, ValidateLane
@@ -57,6 +58,7 @@ def _ownership(settings: Settings, role: Role, lane: Callable[[Owned], Lane], **
 
 
 def _app(ownership: Ownership, topic: Topic, settings: Settings, role: Role, max_poll_records: int) -> App:
+    unread = Unread(ownership, topic)
     app = App(
         ownership,
         topic.name,
@@ -66,7 +68,8 @@ def _app(ownership: Ownership, topic: Topic, settings: Settings, role: Role, max
         web_host=settings.worker.web_host,
         web_port=_web_port(settings.worker, role),
     )
-    status.add_pages(app, role)
+    status.add_pages(app, role, unread)
+    app.task(unread.run)
     return app
 
 
@@ -104,7 +107,14 @@ async def _dispatch(settings: Settings) -> AsyncIterator[App]:
     dispatch = settings.dispatch
     client = Avstar(settings.avstar, requests_at_once=dispatch.requests_at_once, policy=dispatch.policy)
     metrics.TOKEN_AGE.set_function(lambda: nan if client.token_age_s is None else client.token_age_s)
-    throttle = Throttle(dispatch, settings.breaker, observe=_observe_breaker)
+    throttle = Throttle(
+        dispatch,
+        settings.breaker,
+        observe=_observe_breaker,
+        waited=metrics.LIMITER_WAIT_SECONDS.observe,
+    )
+    metrics.REQUESTS_IN_FLIGHT.set_function(lambda: throttle.concurrency.in_flight)
+    metrics.REQUESTS_LIMIT.set_function(lambda: throttle.concurrency.limit)
     delivery = Delivery(client, dispatch, throttle, observe=_observe)
     guarded = Refusals(delivery, settings.dlq, observe=_observe_flood)
 

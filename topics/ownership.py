@@ -165,6 +165,7 @@ class Ownership:
         self._share, self.hold = share, hold
         self.session_timeout_s = session_timeout_s
         self.epoch = 0
+        self.joined = False  #: whether an assignment has been taken over yet, be it an empty one
         self._lane = lane
         self.transaction_timeout_s, self._drain_s = transaction_timeout_s, drain_s
         self._lanes: dict[TopicPartition, tuple[Owned, Lane]] = {}
@@ -178,6 +179,14 @@ class Ownership:
     def owned(self) -> list[Owned]:
         """The partitions that are ours now, in order."""
         return [owned for _, (owned, _) in sorted(self._lanes.items())]
+
+    async def reachable(self, topic: str, timeout_s: float) -> bool:
+        """Whether a broker tells of ``topic`` within that time."""
+        try:
+            await self.blocking(self._positions.list_topics, topic, timeout_s)
+        except (KafkaException, RuntimeError):  # the latter: closed
+            return False
+        return True
 
     async def blocking(self, call: Callable[..., Any], *args: Any) -> Any:
         """Run a blocking Kafka call in a thread of its own."""
@@ -213,6 +222,7 @@ class Ownership:
         for tp, producer, (position, note) in zip(wanted, producers, found, strict=True):
             owned = Owned(tp, producer, position, note, self)
             self._lanes[tp] = owned, self._lane(owned)
+        self.joined = True
         return {tp: position for tp, (position, _) in zip(wanted, found, strict=True)}
 
     def _fence(self, tp: TopicPartition) -> TransactionalProducer:

@@ -203,7 +203,7 @@ class App(faust.App):
     """A Faust app whose one agent feeds chunks to an :class:`Ownership`."""
 
     def __init__(self, ownership: Ownership, topic: str, *, max_poll_records: int, **options: Any) -> None:
-        self.ownership = ownership
+        self.ownership, self.topic_name = ownership, topic
         servers = [server.strip() for server in ownership.kafka.bootstrap_servers.split(",")]
         super().__init__(
             ownership.group,

@@ -1,6 +1,7 @@
 """Dispatch: batches to Avstar, several at once; outcomes and positions committed together, in order."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -31,6 +32,7 @@ _WAITING_PER_FLIGHT = 2
 
 class _Flight(NamedTuple):
     offset: int
+    since: float  # monotonic
     settlement: asyncio.Task[Settlement]
 
 
@@ -58,7 +60,7 @@ class DispatchLane:
         for record in records:
             task = asyncio.create_task(self._deliver(record))
             task.add_done_callback(lambda _: self._wake.set())
-            self._flights.append(_Flight(record.offset, task))
+            self._flights.append(_Flight(record.offset, time.monotonic(), task))
         if len(self._flights) > self._most:
             self._owned.pause()
         self._wake.set()
@@ -91,24 +93,25 @@ class DispatchLane:
 
     async def _commit_head(self) -> None:
         """Commit every flight at the head that has ended, in one transaction."""
-        ended: list[Settlement] = []
+        ended: list[_Flight] = []
         position = self._owned.position
         while self._flights and self._flights[0].settlement.done():
             if self._flights[0].settlement.cancelled():
                 break
             flight = self._flights.popleft()
-            ended.append(flight.settlement.result())
+            ended.append(flight)
             position = flight.offset + 1
         if not ended:
             return
+        settlements = [flight.settlement.result() for flight in ended]
 
         def produce(producer: Producer) -> None:
-            for settlement in ended:
+            for settlement in settlements:
                 settlement.produce(producer)
 
         await self._owned.commit(produce, position)
-        for settlement in ended:
-            _count(settlement)
+        for flight, settlement in zip(ended, settlements, strict=True):
+            _count(settlement, time.monotonic() - flight.since)
         if len(self._flights) <= self._most // 2:
             self._owned.resume()
 
@@ -145,10 +148,17 @@ class DispatchLane:
         return {offset: RawOriginal(raw.key() or b"", raw.value() or b"") for offset, raw in found.items()}
 
 
-def _count(settlement: Settlement) -> None:
+def _count(settlement: Settlement, seconds: float) -> None:
+    """Count what is committed; ``seconds``: since its batch arrived."""
     receipt = settlement.receipt
+    metrics.count_letters("dispatch", (letter.reason for _, letter in settlement.letters))
     metrics.BATCHES.labels(receipt.status if receipt else "malformed").inc()
     if receipt:
+        metrics.BATCH_SECONDS.observe(seconds)
+        metrics.BATCH_ATTEMPTS.observe(receipt.attempts)
         metrics.BOOKED.labels("new").inc(receipt.accepted)
         metrics.BOOKED.labels("known").inc(receipt.duplicates)
         metrics.BOOKED.labels("rejected").inc(len(receipt.rejected))
+    if settlement.appended_ms is not None:
+        # Clocks differ between machines, and nothing is booked before it is appended.
+        metrics.BOOKING_SECONDS.observe(max(0.0, time.time() - settlement.appended_ms / 1000))

@@ -42,6 +42,12 @@ class Message(NamedTuple):
         """Of a replay: the records that earlier deliveries rejected, by index."""
         return [int(index) for index in self.headers.get(REJECTED_BEFORE, "").split(",") if index]
 
+    @property
+    def appended_ms(self) -> int | None:
+        """When the oldest of its raw records was appended, as Kafka's time stamps count."""
+        text = self.headers.get("appended-ms", "")
+        return int(text) if text.isascii() and text.isdecimal() else None
+
     @classmethod
     def read(cls, key: bytes | None, value: bytes | None, headers: Mapping[str, bytes | None]) -> "Message":
         """Raises ``ValueError`` when it is not one of ours."""

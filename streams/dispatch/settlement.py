@@ -25,12 +25,17 @@ _MESSAGE_CHARACTERS = 200
 
 
 class Settlement(NamedTuple):
-    """What is written when a batch has ended: its receipt, dead letters by key, keys of letters to end."""
+    """What is written when a batch has ended: its receipt, dead letters by key, keys of letters to end.
+
+    ``appended_ms``: of the oldest raw record of a batch that was booked as it came, so neither redriven nor
+    replayed.
+    """
 
     key: str
     receipt: Receipt | None
     letters: list[tuple[str, DeadLetter]]
     gone: list[str]
+    appended_ms: int | None = None
 
     def produce(self, producer: Producer) -> None:
         """Queue all of it."""
@@ -182,7 +187,8 @@ def _booked(
     taken = known.difference(rejection["index"] for rejection in answer.rejected)
     closed = [originals[offsets[index]] for index in sorted(taken) if offsets[index] in originals]
     gone = _parts_gone(message, letters) + [original.letter_key for original in closed]
-    return Settlement(message.batch.key, receipt, letters, gone)
+    fresh = not (message.redrives or message.replay)
+    return Settlement(message.batch.key, receipt, letters, gone, message.appended_ms if fresh else None)
 
 
 def _shortened(rejection: RecordRejection) -> RecordRejection:

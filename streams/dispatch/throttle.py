@@ -37,7 +37,8 @@ class Permit:
 class Throttle:
     """One worker's, over all its partitions. Belongs to an event loop.
 
-    ``observe`` is told each state that the breaker enters.
+    ``observe`` is told each state that the breaker enters, ``waited`` how long each request waited here, in
+    seconds.
     """
 
     def __init__(
@@ -46,10 +47,11 @@ class Throttle:
         breaker: BreakerSettings,
         *,
         observe: Callable[[State], None] = lambda _: None,
+        waited: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._at_once = dispatch.requests_at_once
         self._spread_s = dispatch.backoff_base_s
-        self._observe = observe
+        self._observe, self._waited = observe, waited
         self.breaker = Breaker(breaker, time.monotonic, self._breaker_became)
         self.pace = Pace(dispatch.requests_per_minute, time.monotonic)
         self.concurrency = Concurrency(dispatch.requests_at_once)
@@ -71,6 +73,7 @@ class Throttle:
     @asynccontextmanager
     async def admitted(self) -> AsyncIterator[Permit]:
         """Wait until a request may be sent, and count it while it is. May be cancelled at any moment."""
+        since = time.monotonic()
         async with self._line:
             while wait_s := self._wait_s:
                 await self._until_moved(wait_s)
@@ -78,6 +81,7 @@ class Throttle:
             self.pace.enter()
             self.concurrency.enter()
         try:
+            self._waited(time.monotonic() - since)
             yield Permit(self, ticket, "half-open" if probe else "closed")
         finally:
             self.breaker.leave(ticket, None)

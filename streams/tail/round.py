@@ -57,6 +57,11 @@ class Round:
         self.records += len(framed.records) + len(framed.oversized)
         self.size += sum(map(len, framed.records))
 
+    @property
+    def oversized(self) -> int:
+        """Records that are too large."""
+        return len(self._letters)
+
     def is_in(self, state: State) -> bool:
         """Whether it has been committed, when nobody else writes these checkpoints."""
         moved = all(state.files.get(identity) == moved for identity, moved in self.checkpoints.items())

@@ -14,11 +14,12 @@ from typing import TypeVar
 from schemas.errors import Unreachable
 from schemas.profile import Profile
 from schemas.profile import load as load_profile
-from streams import log
+from streams import log, metrics
 from streams.settings import Settings
 from streams.tail import paths
 from streams.tail.checkpoint import State
 from streams.tail.disposal import Disposal
+from streams.tail.meter import Meter
 from streams.tail.publisher import Publisher
 from streams.tail.round import Round
 from streams.tail.source import OpenFile, Source
@@ -67,6 +68,8 @@ def run(
     disposal = disposal or Disposal()
     disposal.check(given)
     mapping = check(given, profile or settings.tail.profile, once=once)
+    if settings.tail.metrics_port and not once:
+        metrics.serve(settings.tail.metrics_host, settings.tail.metrics_port)
     # Records come by the ten thousand and hold no cycles; looking for some took a third of the time.
     gc.freeze()
     gc.set_threshold(200_000, 20, 50)
@@ -104,6 +107,7 @@ class Tailer:
         self._settings, self._sources, self._once, self._stop = settings, sources, once, stop
         self._publisher = Publisher(settings)
         self._watch = Watch(settings.tail.watch)
+        self._meter = Meter(shows=bool(settings.tail.metrics_port) and not once)
         self._publishing: Future[None] | None = None
         self._batch = Round()
         self._next_scan = self._next_check = 0.0
@@ -143,6 +147,7 @@ class Tailer:
 
     def poll_once(self) -> bool:
         """Look around when that is due, read a round on, begin to publish it; whether there was anything."""
+        self._meter.look(self._sources)
         due = self._scan_is_due()
         if due and not self._publishing:
             self._rescan()
@@ -182,6 +187,7 @@ class Tailer:
         self._wait(self._publishing, self._settings.kafka.timeout_s if self._once else inf)
         self._publishing = None
         self._records += batch.records
+        self._meter.publish(batch)
         self._sources.settle(batch.checkpoints.values())
         self._next_check = monotonic() + _CHECK_S
         logger.debug("published", records=batch.records, bytes=batch.size, files=len(batch.checkpoints))
@@ -205,6 +211,7 @@ class Tailer:
 
     def _scanned(self) -> None:
         self._next_scan = monotonic()
+        self._meter.look(self._sources, now=True)
         if not self._once:
             folders, below = self._sources.folders()
             self._watch.over(folders, recursive=below)
@@ -254,6 +261,7 @@ class Tailer:
         warn_s, stop_s = _WARN_S, inf
         while not future.done():
             wait([future], timeout=0.1)
+            self._meter.look(self._sources)  # files grow while the broker is away
             waited = monotonic() - begin
             if self._stop.is_set():
                 stop_s = min(stop_s, waited + _STOP_S)

@@ -178,5 +178,12 @@ class ValidateLane:
     async def _commit(self, outcome: Outcome, note: str) -> None:
         partition = self._owned.partition.partition
         await self._owned.commit(lambda producer: outcome.produce(producer, partition), outcome.end, note)
-        metrics.RECORDS.labels("rejected").inc(len(outcome.letters))
-        metrics.RECORDS.labels("accepted").inc(outcome.records - len(outcome.letters))
+        _count(outcome)
+
+
+def _count(outcome: Outcome) -> None:
+    letters = [letter for _, letter in outcome.letters]
+    metrics.RECORDS.labels("rejected").inc(len(letters))
+    metrics.RECORDS.labels("accepted").inc(outcome.records - len(letters))
+    metrics.count_letters("validate", (letter.reason for letter in letters))
+    metrics.count_rejections((letter.reason, why["field"]) for letter in letters for why in letter.reasons)
