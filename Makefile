@@ -32,6 +32,7 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m schemas.compatibility
 
 bench: install
 	$(BIN)/spotstream bench $(ARGS)

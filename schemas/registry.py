@@ -3,6 +3,7 @@
 import json
 from base64 import b64encode
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -72,15 +73,47 @@ class Registry:
     def register(self, topic: str, schema: dict[str, Any]) -> int:
         """Register the schema of a topic's values and give its id; a known schema keeps its id.
 
-        The subject's schemas must stay compatible in both directions with all before: ``FULL_TRANSITIVE``.
+        The subject's compatibility is ``FULL_TRANSITIVE`` from then on: its schemas stay compatible in both
+        directions with all before. Raises :class:`Problem` when it has one that this one does not go with.
         """
         from confluent_kafka.schema_registry import Schema  # noqa: PLC0415
 
         subject = f"{topic}-value"
+        self._check(subject, schema)
         written = Schema(json.dumps(schema), "AVRO")
         found = self._ask(subject, lambda: self._client.register_schema(subject, written))
         self._ask(subject, lambda: self._client.set_compatibility(subject, "FULL_TRANSITIVE"))
         return int(found)
+
+    def _check(self, subject: str, schema: dict[str, Any]) -> None:
+        """Compare ``schema`` with all of the subject; the registry would do so only if it did not know it."""
+        from schemas.compatibility import conflicts  # noqa: PLC0415 - it is needed here and not to read
+
+        for version in self._versions(subject):
+            there = self._ask(subject, partial(self._client.get_version, subject, version))
+            try:
+                found = conflicts(json.loads(there.schema.schema_str), schema)
+            except Exception as error:  # noqa: BLE001 - a stranger's schema may be anything
+                found = [f"it is no Avro record: {error}"]
+            if found:
+                raise Problem(
+                    f"version {version} of {subject} and this version's schema are incompatible: {found[0]}",
+                    where=self._where,
+                    remedy="run the version of spotstream that it is of, or delete it from the registry",
+                )
+
+    def _versions(self, subject: str) -> list[int]:
+        from confluent_kafka.schema_registry import SchemaRegistryError  # noqa: PLC0415
+
+        def ask() -> list[int]:
+            try:
+                return list(self._client.get_versions(subject))
+            except SchemaRegistryError as error:
+                if error.error_code == _NO_SUBJECT:
+                    return []
+                raise
+
+        return self._ask(subject, ask)
 
     def schema(self, schema_id: int) -> dict[str, Any]:
         """The schema that an id stands for.
