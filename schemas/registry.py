@@ -4,6 +4,7 @@ import json
 from base64 import b64encode
 from collections.abc import Callable
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -112,6 +113,27 @@ class Registry:
                 if error.error_code == _NO_SUBJECT:
                     return []
                 raise
+
+        return self._ask(subject, ask)
+
+    def has(self, topic: str, schema: dict[str, Any]) -> bool:
+        """Whether the schema of a topic's values is registered; changes nothing.
+
+        Raises :class:`Problem` when the subject has one that this one does not go with.
+        """
+        from confluent_kafka.schema_registry import Schema, SchemaRegistryError  # noqa: PLC0415
+
+        subject = f"{topic}-value"
+        self._check(subject, schema)
+
+        def ask() -> bool:
+            try:
+                self._client.lookup_schema(subject, Schema(json.dumps(schema), "AVRO"))
+            except SchemaRegistryError as error:
+                if error.http_status_code == HTTPStatus.NOT_FOUND:
+                    return False
+                raise
+            return True
 
         return self._ask(subject, ask)
 

@@ -376,6 +376,27 @@ def config_check() -> int:
 
 
 @app.command()
+def doctor(
+    paths: Annotated[
+        list[str] | None, typer.Argument(metavar="[PATH…]", help="Files, folders and globs to be tailed.")
+    ] = None,
+    *,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that it may take.")] = 10.0,
+    json: Annotated[bool, typer.Option("--json", help="Print one object.")] = False,
+) -> int:
+    """What is reachable, what is wrong, and what to do; changes nothing and sends no record.
+
+    Exit status 3 if something cannot be reached, 1 if something is wrong.
+    """
+    from streams import log, settings
+    from streams.doctor import run
+
+    loaded = settings.load()
+    log.configure(loaded.log)
+    return run(loaded, paths or (), timeout_s=timeout, as_json=json)
+
+
+@app.command()
 def bench(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME…]", help="tail, validate; all by default.")

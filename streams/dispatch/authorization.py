@@ -44,6 +44,10 @@ class Authorizer(Protocol):
         """Send ``request`` with credentials. Raises :class:`TokenError` when there are none to be had."""
         ...
 
+    async def prove(self) -> str:
+        """Have credentials, and say which; empty without any. Raises :class:`TokenError` for no token."""
+        ...
+
     @property
     def header(self) -> str:
         """The header that gets the credentials; empty when none does."""
@@ -92,6 +96,10 @@ class ApiKey:
         if key := self._key.value:
             request.headers["Authorization"] = f"Bearer {key}"
         return await handler(request)
+
+    async def prove(self) -> str:
+        """Whether there is a key; whether Avstar takes it only a request with records would tell."""
+        return "an API key" if self._key.value else ""
 
     @property
     def header(self) -> str:
@@ -170,6 +178,11 @@ class OAuth2:
         token = await self._current()
         request.headers[self.header] = f"Bearer {token.value}"
         return await handler(request)
+
+    async def prove(self) -> str:
+        """Have a token. Raises :class:`TokenError`."""
+        await self._current()
+        return f"a token from {self._url}"
 
     @property
     def token_age_s(self) -> float | None:

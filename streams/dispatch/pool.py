@@ -69,8 +69,18 @@ class Pool:
 
         Raises ``aiohttp.ClientError``, ``TimeoutError`` or ``OSError`` for what the network does.
         """
+        return await self._request("POST", url, body, headers, limit)
+
+    async def head(self, url: URL) -> Reply:
+        """See whether anything answers at ``url``; raises as :meth:`post` does."""
+        return await self._request("HEAD", url, None, {}, 0)
+
+    async def _request(
+        self, method: str, url: URL, body: bytes | IO[bytes] | None, headers: Mapping[str, str], limit: int
+    ) -> Reply:
         own, to_proxy = self._proxy.headers(url)
-        async with self._session.post(
+        async with self._session.request(
+            method,
             url,
             data=body,
             headers={**headers, **own},
