@@ -48,7 +48,7 @@ def test_a_schema_must_stay_compatible_in_both_directions(url: str) -> None:
         broken = copy.deepcopy(grown)
         break_it(broken["fields"])
         with pytest.raises(
-            Problem, match="version 1 of grown-value .* are incompatible: (spot_id|new): "
+            Problem, match=r"version 1 of grown-value .* are incompatible: (spot_id|new): "
         ) as caught:
             registry.register("grown", broken)
         assert caught.value.exit_status == 1
