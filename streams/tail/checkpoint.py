@@ -204,12 +204,18 @@ def read(kafka: KafkaSettings) -> State:
     return state(read_compacted(kafka, CHECKPOINTS.name))
 
 
-def state(latest: dict[bytes, bytes]) -> State:
-    """From the latest value of every key, in the order in which the keys appeared."""
+def state(latest: dict[bytes, bytes], parsed: dict[bytes, tuple[bytes, Checkpoint]] | None = None) -> State:
+    """From the latest value of every key, in the order in which the keys appeared.
+
+    ``parsed`` keeps the checkpoints for the next time, for thousands take a while.
+    """
     told = State({}, {})
+    parsed = {} if parsed is None else parsed
     for key, value in latest.items():
         if key.startswith(_CLAIM):
             told.claims[key[len(_CLAIM) :].decode()] = orjson.loads(value)["instance"]
         else:
-            told.files[key.decode()] = Checkpoint.model_validate_json(value)
+            if key not in parsed or parsed[key][0] is not value:
+                parsed[key] = (value, Checkpoint.model_validate_json(value))
+            told.files[key.decode()] = parsed[key][1]
     return told

@@ -11,7 +11,7 @@ from schemas.errors import Problem, Unreachable
 from streams import log
 from streams.settings import Settings
 from streams.tail import checkpoint
-from streams.tail.checkpoint import State
+from streams.tail.checkpoint import Checkpoint, State
 from topics import provision
 from topics.catalogue import CHECKPOINTS, DLQ, FILES, RAW
 from topics.reader import Compacted
@@ -50,6 +50,7 @@ class Publisher:
         self._abandoned = False
         self._producer = self._new(self._name)
         self._checkpoints = Compacted(settings.kafka, CHECKPOINTS.name)
+        self._parsed: dict[bytes, tuple[bytes, Checkpoint]] = {}
         self.partitions = 0  #: of the raw topic, once started
 
     def start(self) -> None:
@@ -59,7 +60,7 @@ class Publisher:
 
     def read(self) -> State:
         """The checkpoints as they are now."""
-        return checkpoint.state(self._checkpoints.refresh())
+        return checkpoint.state(self._checkpoints.refresh(), self._parsed)
 
     def check(self) -> State:
         """As :meth:`read`; raises :class:`Problem` when another tailer has taken the name."""

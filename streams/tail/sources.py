@@ -100,6 +100,8 @@ class Sources:
 
     def touch(self, touched: frozenset[str] | None = None) -> None:
         """Look at these files again, or at all. Those that were moved are always looked at."""
+        if touched is not None and not touched and not self.unsettled:
+            return  # a thousand idle files cost nothing
         hot = set(self._hot)
         for source in self.open.values():
             seen = touched is None or source.rotated or touched & {source.file.path, source.real_path}

@@ -36,7 +36,7 @@ T = TypeVar("T")
 _SCAN_S, _UNSETTLED_S, _SCAN_AGAIN_S = 1.0, 0.5, 0.1
 
 #: How often an idle tailer sees whether it still has its name.
-_CHECK_S = 3.0
+_CHECK_S = 5.0
 
 #: How long a stop waits for the transaction that is under way, and a warning for a broker that is silent.
 _STOP_S = 3.0
