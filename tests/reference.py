@@ -13,13 +13,13 @@ from streams.cli import app
 _HEAD = """\
 # Commands
 
-Made of the command line itself, which tells the same with `--help`. Exit status of all: 0 done; 1 done, but
-something is missing, duplicated or failed; 2 wrong usage or settings; 3 a service could not be reached in time.
-Every command takes `--debug`, which shows a traceback where an error has one. What is not given comes from the
-[settings](settings.md).
+Made of the command line itself, which tells the same with `--help`. Exit status of all: 0 done; 1 done,
+but something is missing, duplicated or failed; 2 wrong usage or settings; 3 a service could not be reached
+in time. Every command takes `--debug`, which shows a traceback where an error has one. What is not given
+comes from the [settings](settings.md).
 
-`spotstream --install-completion` completes commands and options in bash, zsh, fish and PowerShell, in every new
-shell; `spotstream --show-completion` prints how, for a place of your own."""
+`spotstream --install-completion` completes commands and options in bash, zsh, fish and PowerShell, in every
+new shell; `spotstream --show-completion` prints how, for a place of your own."""
 
 _METAVARS = {int: "N", float: "X", Path: "PATH", str: "TEXT"}
 
