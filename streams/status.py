@@ -49,7 +49,7 @@ refresh(); setInterval(refresh, 2000)
 
 
 def add_pages(app: App, role: str, unread: Unread) -> None:
-    """Serve ``/metrics``, ``/health``, ``/ready`` and the page ``/status/``; its numbers: ``?format=json``."""
+    """Serve ``/metrics``, ``/health``, ``/ready``, and a page at ``/status/`` (numbers: ``?format=json``)."""
     readiness = Readiness(app, role)
 
     @app.page("/status/", name="status")
