@@ -88,6 +88,6 @@ def hundreds() -> Iterator[range]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("seeds", hundreds(), ids=lambda seeds: f"{seeds.start}-{seeds.stop - 1}")
+@pytest.mark.parametrize("seeds", list(hundreds()), ids=lambda seeds: f"{seeds.start}-{seeds.stop - 1}")
 def test_two_thousand_sequences(tmp_path: Path, seeds: range) -> None:
     run(tmp_path, seeds)
