@@ -3,6 +3,7 @@
 import logging
 import math
 import sys
+from contextlib import AbstractContextManager
 from time import monotonic
 from typing import Any
 
@@ -50,6 +51,11 @@ def configure(settings: LogSettings) -> None:
     )
     root = logging.getLogger()
     root.handlers = [*(one for one in root.handlers if not isinstance(one, _Libraries)), _Libraries()]
+
+
+def about(**what: str) -> AbstractContextManager[None]:
+    """A context in which each line, whoever writes it, carries ``what``; tasks begun in it keep it."""
+    return structlog.contextvars.bound_contextvars(**what)
 
 
 def get(name: str) -> Any:

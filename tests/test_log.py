@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import structlog
+from flow import until
 
 from streams import log
 from streams.settings import LogSettings
@@ -46,3 +47,21 @@ def test_a_librarys_error_keeps_its_traceback(lines):
         logging.getLogger("library").exception("failed")
     (line,) = lines()
     assert "KeyError" in line["exception"]
+
+
+@pytest.mark.broker
+def test_a_batchs_life_can_be_followed_by_its_id(flow):
+    """From the window to the receipt, through failures of which the client, not the lane, tells."""
+    flow.tail(flow.log(12_000, seed=81, bad_rate=0.01))
+    flow.faults({"kind": "status", "status": 503, "count": 2})
+    worker = flow.start("worker", LOG__LEVEL="debug", LOG__FORMAT="json")
+    flow.settle()
+    ids = [headers["batch-id"].decode() for _, headers in flow.batches()]
+    until(lambda: worker.said.count("batch ended") >= len(ids))
+    lines = [json.loads(line) for line in worker.said.splitlines() if line.startswith("{")]
+    failed = 0
+    for batch_id in ids:
+        life = [line["event"] for line in lines if line.get("batch_id") == batch_id]
+        assert (life.count("batch made"), life.count("batch ended")) == (1, 1)
+        failed += life.count("delivery_failed")
+    assert failed == 2 == sum(line["event"] == "delivery_failed" for line in lines)

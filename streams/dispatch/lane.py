@@ -121,6 +121,10 @@ class DispatchLane:
         except ValueError as error:
             logger.warning("not a batch", offset=record.offset, error=str(error))
             return malformed(record.key, record.value, str(error))
+        with log.about(batch_id=message.batch.batch_id):
+            return await self._settled(message)
+
+    async def _settled(self, message: Message) -> Settlement:
         async with self._slots:
             if self._finishing:
                 raise asyncio.CancelledError
@@ -149,8 +153,17 @@ class DispatchLane:
 
 
 def _count(settlement: Settlement, seconds: float) -> None:
-    """Count what is committed; ``seconds``: since its batch arrived."""
+    """Count and log what is committed; ``seconds``: since its batch arrived."""
     receipt = settlement.receipt
+    logger.debug(
+        "batch ended",
+        batch_id=receipt.batch_id if receipt else "",
+        key=settlement.key,
+        outcome=receipt.status if receipt else "malformed",
+        attempts=receipt.attempts if receipt else 0,
+        seconds=round(seconds, 3),
+        letters=len(settlement.letters),
+    )
     metrics.count_letters("dispatch", (letter.reason for _, letter in settlement.letters))
     metrics.BATCHES.labels(receipt.status if receipt else "malformed").inc()
     if receipt:

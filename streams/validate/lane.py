@@ -178,6 +178,14 @@ class ValidateLane:
     async def _commit(self, outcome: Outcome, note: str) -> None:
         partition = self._owned.partition.partition
         await self._owned.commit(lambda producer: outcome.produce(producer, partition), outcome.end, note)
+        logger.debug(
+            "batch made",
+            batch_id=outcome.batch.batch_id if outcome.batch else "",
+            records=outcome.records,
+            rejected=len(outcome.letters),
+            partition=partition,
+            end=outcome.end,
+        )
         _count(outcome)
 
 
