@@ -180,7 +180,7 @@ def test_what_waits_is_told_while_avstar_is_down(flow):
     flow.faults({"kind": "status", "status": 503, "probability": 1})
     worker = flow.start("worker", WORKER__WEB_PORT=port, BREAKER__MINIMUM_CALLS=2, BREAKER__OPEN_S=600)
     flow.tail(flow.log(6_000, seed=62))
-    until(lambda: scrape(page).total("breaker_closed") == 0)
+    until(lambda: scrape(page).total("breaker_closed") == 0, timeout_s=100)
     flow.tail(flow.log(6_000, seed=63))
 
     def waiting(name):
