@@ -3,9 +3,17 @@
 import copy
 import json
 import socket
+import ssl
+import threading
+import urllib.error
+import urllib.request
+from base64 import b64encode
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
+import trustme
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient, SchemaRegistryError
 from pydantic import SecretStr
 
@@ -87,3 +95,82 @@ def test_a_registry_that_hangs_is_left_in_time() -> None:
 def test_an_address_that_is_none_is_a_wrong_setting() -> None:
     with pytest.raises(UsageError, match=r"setting registry: Invalid url"):
         Registry(RegistrySettings(url="nonsense"))
+
+
+class Gate(BaseHTTPRequestHandler):
+    """Lets those through to the registry who have the password."""
+
+    registry = ""
+    basic = "Basic " + b64encode(b"reader:p4ss:word").decode()
+
+    def do_GET(self) -> None:
+        if self.headers["Authorization"] != self.basic:
+            self._answer(401, json.dumps({"error_code": 401, "message": "Unauthorized"}).encode())
+            return
+        size = int(self.headers["Content-Length"] or 0)
+        request = urllib.request.Request(
+            self.registry + self.path,
+            data=self.rfile.read(size) if size else None,
+            method=self.command,
+            headers={"Content-Type": "application/vnd.schemaregistry.v1+json"},
+        )
+        try:
+            with urllib.request.urlopen(request) as answer:
+                self._answer(answer.status, answer.read())
+        except urllib.error.HTTPError as refused:
+            self._answer(refused.code, refused.read())
+
+    do_POST = do_PUT = do_GET  # noqa: N815 - the names are http.server's
+
+    def _answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "application/vnd.schemaregistry.v1+json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def gate(url: str, tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A registry behind TLS and basic authentication: its address, and its authority's certificate."""
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    handler = type("Handler", (Gate,), {"registry": url})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"https://localhost:{server.server_port}", tmp_path / "authority.pem"
+        server.shutdown()
+
+
+@pytest.mark.broker
+def test_a_registry_behind_tls_and_a_password(gate: tuple[str, Path]) -> None:
+    address, cafile = gate
+    settings = RegistrySettings(
+        url=address, cafile=cafile, username="reader", password=SecretStr("p4ss:word")
+    )
+    number = Registry(settings).register("behind", schema("spot"))
+    assert Registry(settings).schema(number) == schema("spot")
+
+
+@pytest.mark.broker
+def test_a_password_that_is_wrong_and_a_certificate_that_is_not_known_are_told(
+    gate: tuple[str, Path],
+) -> None:
+    address, cafile = gate
+    wrong = RegistrySettings(url=address, cafile=cafile, username="reader", password=SecretStr("hush-hush"))
+    with pytest.raises(Problem, match="schema 1 was refused: Unauthorized") as refused:
+        Registry(wrong).schema(1)
+    assert "hush" not in str(refused.value)
+    with pytest.raises(Unreachable, match=r"(?i)certificate"):
+        Registry(wrong.model_copy(update={"cafile": None})).schema(1)
+
+
+def test_an_authority_that_is_not_there_is_a_wrong_setting(tmp_path: Path) -> None:
+    settings = RegistrySettings(url="https://localhost", cafile=tmp_path / "none.pem")
+    with pytest.raises(UsageError, match="setting registry"):
+        Registry(settings)
