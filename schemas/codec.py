@@ -53,6 +53,7 @@ class Codec:
         if writer and writer != schema(kind):
             self._writer, self._reader = _parsed(writer), ours
         self._texts = _texts(kind)
+        self._optional = [one["name"] for one in schema(kind)["fields"] if isinstance(one["type"], list)]
 
     def message(self, valid: Valid) -> dict[str, bytes]:
         """Key (the record's id) and framed value, as confluent-kafka's ``produce_batch`` takes them."""
@@ -77,8 +78,10 @@ class Codec:
         for name, texts in self._texts:
             if fields[name] is not None:
                 fields[name] = texts[fields[name]]
-        found = {name: value for name, value in fields.items() if value is not None}
-        return {"record_type": self.kind, **found}, placement
+        for name in self._optional:
+            if fields[name] is None:
+                del fields[name]
+        return {"record_type": self.kind, **fields}, placement
 
 
 def _physical(avro: Any) -> Any:

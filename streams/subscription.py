@@ -56,7 +56,7 @@ async def subscribe(
 def chunks(
     settings: Settings, kind: str, *, since: datetime | None = None, follow: bool = False
 ) -> Generator[list[Record], None, None]:
-    """Committed records of ``kind`` (spot, avail, billing, makegood, or its plural), at most 10,000 at once.
+    """Committed records of ``kind`` (spot, avail, billing, makegood, or its plural), at most 1000 at once.
 
     ``since`` (aware): only what was written to the topic then or later; None: all that retention has kept.
     It ends at what was committed when it began, or with ``follow`` never: then a chunk, which may be empty,

@@ -21,6 +21,8 @@ from schemas.errors import Problem, Unreachable
 from topics.connection import KafkaSettings
 
 _CHUNK = 10_000
+#: For those who keep what becomes of a chunk: few enough to stay in the processor's cache.
+_SMALL_CHUNK = 1000
 #: How long librdkafka waits to fill a chunk: the price of each topic's end.
 _POLL_S = 0.05
 _LEADERLESS = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
@@ -63,7 +65,7 @@ def read_since(
         if 0 <= starts.get(partition, end) < end
     ]
     with _consumer(kafka) as consumer:
-        yield from _Reading(consumer, kafka, kafka.timeout_s, stable_s=40).chunks(begin, ends)
+        yield from _Reading(consumer, kafka, kafka.timeout_s, stable_s=40).chunks(begin, ends, _SMALL_CHUNK)
 
 
 def follow(kafka: KafkaSettings, topic: str, since: datetime | None) -> Generator[list[Message], None, None]:
@@ -80,7 +82,7 @@ def follow(kafka: KafkaSettings, topic: str, since: datetime | None) -> Generato
         consumer.assign([TopicPartition(topic, partition, offset) for partition, offset in begins.items()])
         looked = time.monotonic()
         while True:
-            chunk = consumer.consume(_CHUNK, timeout=_POLL_S)
+            chunk = consumer.consume(_SMALL_CHUNK, timeout=_POLL_S)
             errors = [error for message in chunk if (error := message.error()) is not None]
             for error in errors:
                 if error.code() not in (KafkaError._PARTITION_EOF, *_PASSING):
@@ -246,7 +248,9 @@ class _Reading:
         for chunk in self.chunks(begin, ends):
             yield from chunk
 
-    def chunks(self, begin: list[TopicPartition], ends: dict[int, int]) -> Iterator[list[Message]]:
+    def chunks(
+        self, begin: list[TopicPartition], ends: dict[int, int], most: int = _CHUNK
+    ) -> Iterator[list[Message]]:
         """Yield until each partition of ``begin`` has reached its end.
 
         What stands before the end may be a control record, so a partition is done when librdkafka reports to
@@ -258,7 +262,7 @@ class _Reading:
         stopped: dict[int, int] = {}  # where a partition seems to end, though it does not
         silent_s = 0.0
         while left:
-            chunk = self._consumer.consume(_CHUNK, timeout=_POLL_S)
+            chunk = self._consumer.consume(most, timeout=_POLL_S)
             silent_s = 0.0 if chunk else silent_s + _POLL_S
             self._check_patience(silent_s, begin[0].topic, [stopped.get(partition) for partition in left])
             wanted: list[Message] = []
