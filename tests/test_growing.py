@@ -4,12 +4,13 @@ import signal
 from collections import defaultdict
 
 import pytest
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, NewPartitions
 from flow import Flow, Log, until
 
 from schemas.rawkey import RawKey
 from streams.lab.generate import generate, write
 from topics.catalogue import BATCHES, CATALOGUE, RAW, VALIDATED
+from topics.provision import require
 from topics.reader import read_all
 
 pytestmark = pytest.mark.broker
@@ -72,3 +73,17 @@ def other(flow: Flow, number: int) -> Log:
     with path.open("wb") as stream:
         truth = write(stream, list(generate(20, 1000 + number, 0)))
     return Log(path, truth, {})
+
+
+def test_a_raw_topic_that_was_grown_by_hand_is_refused_until_batches_follow(flow: Flow) -> None:
+    admin = AdminClient(flow.kafka.confluent())
+    wanted = len(admin.list_topics(timeout=15).topics[RAW.name].partitions) + 1
+    admin.create_partitions([NewPartitions(RAW.name, wanted)])[RAW.name].result(15)
+    until(lambda: len(admin.list_topics(timeout=15).topics[RAW.name].partitions) == wanted)
+    status, said = flow.run("worker")
+    assert status == 1
+    assert f"{BATCHES.name} has {wanted - 1} partitions" in said
+    assert "topics apply --allow partitions" in said
+    assert flow.run("topics", "apply", "--allow", "partitions")[0] == 0
+    assert len(admin.list_topics(timeout=15).topics[BATCHES.name].partitions) == wanted
+    require(flow.kafka)
