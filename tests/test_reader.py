@@ -4,14 +4,17 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 from confluent_kafka import Message, Producer
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from schemas.errors import Problem, Unreachable
 from streams.lab.kafka import Broker
 from topics.connection import KafkaSettings
-from topics.reader import beginnings, read_all, read_compacted, read_records
+from topics.reader import beginnings, follow, read_all, read_compacted, read_records
 
 broker_needed = pytest.mark.broker
 MakeTopic = Callable[..., str]
@@ -177,6 +180,33 @@ def test_given_offsets_are_found_and_those_without_a_record_left_out(
     }
     assert read_records(kafka, topic, 1, []) == {}
     assert read_records(kafka, topic, 0, [0]) == {}
+
+
+@broker_needed
+def test_following_goes_on_after_the_broker_was_away(tmp_path: Path, unique: str) -> None:
+    """The one test that kills a broker here: it has its own."""
+    with Broker(tmp_path / "kafka") as own:
+        kafka = KafkaSettings(bootstrap_servers=own.bootstrap)
+        admin = AdminClient(kafka.confluent())
+        admin.create_topics([NewTopic(unique, 2, 1)])[unique].result(15)
+        _commit(_transactional(kafka, "before"), unique, "a", "b")
+        found: list[bytes] = []
+        with closing(follow(kafka, unique, None)) as chunks:
+
+            def read_until(count: int) -> None:
+                deadline = time.monotonic() + 60
+                while len(found) < count:
+                    found.extend(_values(next(chunks)))
+                    assert time.monotonic() < deadline
+
+            read_until(2)
+            own.kill()
+            for _ in range(40):  # two seconds in which nobody answers
+                assert next(chunks) == []
+            own.start()
+            _commit(_transactional(kafka, "after"), unique, "c", partition=1)
+            read_until(3)
+    assert found == [b"a", b"b", b"c"]
 
 
 @broker_needed

@@ -4,19 +4,24 @@ import asyncio
 import copy
 import io
 import json
+import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import fastavro
 import pytest
 from confluent_kafka.admin import AdminClient, NewPartitions
-from flow import COMMAND, Flow
+from flow import COMMAND, Flow, until
 from structlog.testing import capture_logs
-from test_codec import as_logical
+from test_codec import SPOT, as_logical
 from validated import CELLS, Validated, judged, spots
 
 from schemas.codec import schema
@@ -249,6 +254,38 @@ def test_the_command_ends_quietly_when_nobody_reads_on(flow: Flow, topics: Valid
         process.stdout.close()
         assert process.wait(15) == 0
         assert process.stderr.read() == b""
+
+
+@broker_needed
+def test_the_docs_commands_do_as_they_say(flow: Flow, topics: Validated, tmp_path: Path) -> None:
+    """Run as written; the one that follows is ended."""
+    if not shutil.which("jq"):
+        pytest.skip("jq is not on this machine")
+    doc = (Path(__file__).parent.parent / "docs" / "subscribing.md").read_text("utf-8")
+    once, following = re.findall(r"^\$ (spotstream subscribe .*)$", doc, re.MULTILINE)
+    (spot,), (makegood,) = spots(1), judged([CELLS["makegood"]])
+    (missed,) = judged([SPOT | {"spot_id": f"{spot.key.decode()}-M", "clearance": "missed"}])
+    topics.publish([spot, missed])
+    environment = flow.environment()
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    done = subprocess.run(["sh", "-c", once], env=environment, capture_output=True, check=True, timeout=60)
+    assert missed.key in done.stdout.splitlines()
+    assert spot.key not in done.stdout.splitlines()
+    said = tmp_path / "said"
+    with said.open("wb") as output, subprocess.Popen(
+        ["sh", "-c", f"exec {following}"], env=environment, stdout=output
+    ) as process:  # fmt: skip
+
+        def printed() -> bool:
+            topics.publish([makegood])  # until it has begun, what is written is older than it
+            return said.stat().st_size > 0
+
+        try:
+            until(printed, 30, every_s=0.5)
+        finally:
+            process.terminate()
+    assert process.returncode == 0
+    assert json.loads(said.read_text().splitlines()[0])["placement_hash"] == makegood.placement_hash
 
 
 @broker_needed
