@@ -51,9 +51,9 @@ def live(kafka: Broker, folder: Path, seed: int) -> World:
 def judge(kafka: Broker, worlds: list[World]) -> list[str]:
     """What is wrong, with the seeds."""
     settings = KafkaSettings(bootstrap_servers=kafka.bootstrap, timeout_s=30)
-    files = {m.key(): Descriptor.load(m.value()) for m in read_all(settings, FILES.name)}
+    files = {m.key(): Descriptor.load(m.value()) for m in read_all(settings, FILES.name, stable_s=120)}
     records: dict[str, dict[str, list[tuple[RawKey, bytes]]]] = defaultdict(lambda: defaultdict(list))
-    for message in read_all(settings, RAW.name):
+    for message in read_all(settings, RAW.name, stable_s=120):
         key = RawKey.unpack(message.key())
         file = files[key.descriptor]
         records[str(Path(file.path).parent)][file.identity].append((key, message.value()))
