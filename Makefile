@@ -19,7 +19,7 @@ demo: install
 	$(BIN)/spotstream demo $(ARGS)
 
 test: install
-	$(BIN)/pytest --numprocesses 3 --dist loadfile $(ARGS)
+	$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 test-quick: install
 	$(BIN)/pytest --numprocesses 4 -m "not broker and not slow" $(ARGS)
