@@ -5,7 +5,7 @@ records at once (:func:`bodies`): an eighth of the time of fastavro's writer, an
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from importlib.resources import files
@@ -15,7 +15,9 @@ from typing import Any, Final
 
 import fastavro
 
-from schemas.hashes import Canonical, Columns, joined
+from schemas.columns import Columns, Pieces, joined, optional
+from schemas.hashes import Canonical
+from schemas.memo import Memo
 from schemas.records import Kind, Valid
 
 _FRAME = Struct(">bI")
@@ -111,13 +113,12 @@ def bodies(kind: Kind, columns: Columns, placement_hashes: Sequence[str]) -> lis
 
     Raises ``KeyError``, ``TypeError``, ``ValueError``, … when one cannot be written.
     """
-    # As Latin-1 text, a character a byte, like canonical JSON.
-    pieces: list[str | Iterable[str]] = []
+    pieces: Pieces = []
     for field in schema(kind)["fields"]:
         name, avro = field["name"], field["type"]
         values = placement_hashes if name == "placement_hash" else columns.get(name)
         if isinstance(avro, list):
-            pieces += _optional(avro[1], values)
+            pieces += _union(avro[1], values)
         elif values is None:
             raise KeyError(name)
         else:
@@ -125,18 +126,15 @@ def bodies(kind: Kind, columns: Columns, placement_hashes: Sequence[str]) -> lis
     return [text.encode("latin-1") for text in joined(pieces)]
 
 
-def _optional(avro: Any, values: Sequence[Any] | None) -> list[str | Iterable[str]]:
-    """A union of null and a type; ``values`` is None where the file has no such column."""
+def _union(avro: Any, values: Sequence[Any] | None) -> Pieces:
+    """Null or a type; ``values`` is None where the file has no such column."""
     if values is None:
         return [_ABSENT]
-    if None not in values:
-        return [_PRESENT, *_written(avro, values)]
-    written = joined([_PRESENT, *_written(avro, [value for value in values if value is not None])])
-    return [[_ABSENT if value is None else next(written) for value in values]]
+    return optional(values, lambda there: [_PRESENT, *_written(avro, there)], _ABSENT)
 
 
-def _written(avro: Any, values: Sequence[Any]) -> list[str | Iterable[str]]:
-    """The values of a column, in pieces."""
+def _written(avro: Any, values: Sequence[Any]) -> Pieces:
+    """The values of a column."""
     kind = avro["logicalType"] if isinstance(avro, dict) else avro
     if kind == "string":
         if not "".join(values).isascii():
@@ -164,69 +162,36 @@ def _varint(number: int) -> str:
     return written + _LAST[rest]
 
 
-class _Varints(dict[int, str]):
-    """Lengths and other numbers that come again, written once; bounded."""
-
-    def __missing__(self, number: int) -> str:
-        if len(self) >= _REMEMBERED:
-            self.clear()
-        self[number] = written = _varint(number)
-        return written
+def _date(text: str) -> str:
+    return _varint((date.fromisoformat(text) - _EPOCH.date()).days)
 
 
-class _Dates(dict[str, str]):
-    """``2026-03-09`` → days since 1970, written; bounded."""
-
-    def __missing__(self, text: str) -> str:
-        if len(self) >= _REMEMBERED:
-            self.clear()
-        self[text] = written = _varint((date.fromisoformat(text) - _EPOCH.date()).days)
-        return written
+def _minute(text: str) -> int:
+    return (datetime.fromisoformat(text + "Z") - _EPOCH) // _MILLISECOND
 
 
-class _Minutes(dict[str, int]):
-    """``2026-03-09T14:30`` → milliseconds since 1970; bounded."""
-
-    def __missing__(self, text: str) -> int:
-        if len(self) >= _REMEMBERED:
-            self.clear()
-        self[text] = found = (datetime.fromisoformat(text + "Z") - _EPOCH) // _MILLISECOND
-        return found
+def _date_text(days: int) -> str:
+    return (_EPOCH.date() + timedelta(days)).isoformat()
 
 
-class _Thousandths(dict[str, int]):
-    """``05.250`` → milliseconds; there are 60 000."""
-
-    def __missing__(self, text: str) -> int:
-        self[text] = found = int(text[:2] + text[3:])
-        return found
+def _instant_text(milliseconds: int) -> str:
+    moment = _EPOCH + timedelta(milliseconds=milliseconds)
+    return moment.isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
-_varints, _dates, _minutes, _thousandths = _Varints(), _Dates(), _Minutes(), _Thousandths()
-
-
-class _DateTexts(dict[int, str]):
-    """What :class:`_Dates` is given, of days since 1970; bounded."""
-
-    def __missing__(self, days: int) -> str:
-        if len(self) >= _REMEMBERED:
-            self.clear()
-        self[days] = text = (_EPOCH.date() + timedelta(days)).isoformat()
-        return text
-
-
-class _InstantTexts(dict[int, str]):
-    """``2026-03-09T14:30:05.250Z`` of milliseconds since 1970; bounded."""
-
-    def __missing__(self, milliseconds: int) -> str:
-        if len(self) >= _REMEMBERED:
-            self.clear()
-        moment = _EPOCH + timedelta(milliseconds=milliseconds)
-        self[milliseconds] = text = moment.isoformat(timespec="milliseconds")[:-6] + "Z"
-        return text
-
-
-_TEXTS: dict[str, dict[int, str]] = {"date": _DateTexts(), "timestamp-millis": _InstantTexts()}
+#: Lengths and other numbers that come again, written.
+_varints: Memo[int, str] = Memo(_varint, _REMEMBERED)
+#: ``2026-03-09`` → days since 1970, written.
+_dates: Memo[str, str] = Memo(_date, _REMEMBERED)
+#: ``2026-03-09T14:30`` → milliseconds since 1970.
+_minutes: Memo[str, int] = Memo(_minute, _REMEMBERED)
+#: ``05.250`` → milliseconds; there are 60 000.
+_thousandths: Memo[str, int] = Memo(lambda text: int(text[:2] + text[3:]), _REMEMBERED)
+#: The texts of numbers that stand for dates and instants.
+_TEXTS: dict[str, Memo[int, str]] = {
+    "date": Memo(_date_text, _REMEMBERED),
+    "timestamp-millis": Memo(_instant_text, _REMEMBERED),
+}
 
 
 @cache

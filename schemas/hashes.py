@@ -1,16 +1,17 @@
 """The three hashes that identity rests on; all SHA-256, all lower-case hexadecimal outside this module."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from hashlib import sha256
-from itertools import repeat
 from typing import Any, Final
 
 import orjson
 
+from schemas.columns import Columns, Pieces, joined, optional
+from schemas.memo import Memo
+
 #: A normalized record, a field for each of its values.
 Canonical = dict[str, str | int]
-#: Normalized records of one kind, field by field: name → a value for each record, None where it has none.
-Columns = Mapping[str, Sequence[Any]]
 
 _REMEMBERED: Final = 1 << 14
 
@@ -22,37 +23,19 @@ def canonical_json(columns: Columns) -> list[bytes]:
     kind later leaves the hashes of today's records as they are. Values are text and whole numbers up to
     2**53 only; the last field in that order is never empty.
     """
-    # Put together as Latin-1 text, a character for each byte of UTF-8: that is joined and encoded fastest.
-    pieces: list[str | Iterable[str]] = ["{"]
+    pieces: Pieces = ["{"]
     *names, last = sorted(columns)
     for name in names:
-        pieces += _members(name, columns[name])
+        pieces += optional(columns[name], partial(_with_comma, name), "")
     pieces += [*_member(last, columns[last]), "}"]
     return [text.encode("latin-1") for text in joined(pieces)]
 
 
-def joined(pieces: Sequence[str | Iterable[str]]) -> Iterator[str]:
-    """Texts put together of pieces side by side: of each column its next value, of a text the whole."""
-    columns: list[Iterable[str]] = []
-    constant = ""
-    for piece in pieces:
-        if isinstance(piece, str):
-            constant += piece
-        else:
-            columns += [repeat(constant), piece] if constant else [piece]
-            constant = ""
-    return map("".join, zip(*columns, repeat(constant), strict=False))
+def _with_comma(name: str, values: Sequence[Any]) -> Pieces:
+    return [*_member(name, values), ","]
 
 
-def _members(name: str, values: Sequence[Any]) -> list[str | Iterable[str]]:
-    """A column as members, each with a comma behind it, or nothing where it is empty."""
-    if None not in values:
-        return [*_member(name, values), ","]
-    written = joined([*_member(name, [value for value in values if value is not None]), ","])
-    return [["" if value is None else next(written) for value in values]]
-
-
-def _member(name: str, values: Sequence[Any]) -> list[str | Iterable[str]]:
+def _member(name: str, values: Sequence[Any]) -> Pieces:
     if values and isinstance(values[0], int):
         return [f'"{name}":', map(str, values)]
     # Most columns are ASCII without anything that JSON escapes: one look at all of it.
@@ -62,17 +45,8 @@ def _member(name: str, values: Sequence[Any]) -> list[str | Iterable[str]]:
     return [f'"{name}":', map(_texts.__getitem__, values)]
 
 
-class _Texts(dict[str, str]):
-    """Text → JSON, in UTF-8 as Latin-1; bounded."""
-
-    def __missing__(self, text: str) -> str:
-        if len(self) >= _REMEMBERED:
-            self.clear()
-        self[text] = written = orjson.dumps(text).decode("latin-1")
-        return written
-
-
-_texts = _Texts()
+#: Text → JSON, in UTF-8 as Latin-1.
+_texts: Memo[str, str] = Memo(lambda text: orjson.dumps(text).decode("latin-1"), _REMEMBERED)
 
 
 def placement_hash(canonical: bytes) -> str:

@@ -25,6 +25,7 @@ from unicodedata import normalize
 from zoneinfo import ZoneInfo
 
 from schemas.currency import EXPONENTS
+from schemas.memo import Memo
 from schemas.profile import DIRECTIVES, Profile
 from schemas.records import MONEY, Kind
 
@@ -52,20 +53,14 @@ class Fault:
         self.rule = rule
 
 
-class Table(dict[str, Any]):
-    """Text → value: ``read`` makes a value once; bounded, so that unique texts cost time but not memory."""
+class Table(Memo[str, Any]):
+    """Text → value. Bounded, so that unique texts cost time but not memory; a long one is not remembered."""
 
     def __init__(self, read: Callable[[str], Any], limit: int = _REMEMBERED) -> None:
-        super().__init__()
-        self._read, self._limit = read, limit
+        super().__init__(read, limit)
 
     def __missing__(self, text: str) -> Any:
-        value = self._read(text)
-        if len(text) <= _LONGEST_REMEMBERED:
-            if len(self) >= self._limit:
-                self.clear()
-            self[text] = value
-        return value
+        return super().__missing__(text) if len(text) <= _LONGEST_REMEMBERED else self._make(text)
 
 
 class _Clock(dict[str, str]):
@@ -83,16 +78,6 @@ class _Clock(dict[str, str]):
         return instant
 
 
-class _Clocks(dict[tuple[str, ZoneInfo], _Clock]):
-    """Broadcast day and zone → :class:`_Clock`; bounded."""
-
-    def __missing__(self, key: tuple[str, ZoneInfo]) -> _Clock:
-        if len(self) >= _REMEMBERED_DAYS:
-            self.clear()
-        self[key] = clock = _Clock(*key)
-        return clock
-
-
 class Normalizer:
     """A profile's tables. One per profile is enough: :func:`of`."""
 
@@ -100,7 +85,8 @@ class Normalizer:
         self._profile = profile
         self._zone = ZoneInfo(profile.time_zone)
         self._zones = {station: ZoneInfo(name) for station, name in profile.stations.items()}
-        self._clocks = _Clocks()
+        #: broadcast day and zone → its clock
+        self._clocks: Memo[tuple[str, ZoneInfo], _Clock] = Memo(lambda key: _Clock(*key), _REMEMBERED_DAYS)
         own = profile.currency
         self._money = {
             code: Table(partial(self._amount, code), _MANY if code == own else _FEW) for code in EXPONENTS

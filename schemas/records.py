@@ -16,7 +16,8 @@ import orjson
 from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict, get_type_hints  # pydantic needs this one before Python 3.12
 
-from schemas.hashes import Canonical, Columns
+from schemas.columns import Columns
+from schemas.hashes import Canonical
 from schemas.letter import Reason
 
 Kind = Literal["spot", "avail", "billing", "makegood"]
@@ -173,6 +174,9 @@ class Invalid(NamedTuple):
     record_type: str
     traceback: str = ""
     why: str = "invalid"
+
+
+Verdict = Valid | Invalid
 
 
 #: The models by kind.

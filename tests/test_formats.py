@@ -11,7 +11,7 @@ import pytest
 from schemas import profile
 from schemas.errors import UsageError
 from schemas.profile import Profile
-from schemas.records import Invalid, Valid
+from schemas.records import Invalid, Valid, Verdict
 from streams.lab.generate import Line, generate
 from streams.lab.spelling import Format
 from streams.settings import TailSettings
@@ -21,7 +21,6 @@ from streams.validate.judge import Judge
 
 FORMATS: tuple[Format, ...] = get_args(Format)
 ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"]
-Verdict = Valid | Invalid
 
 
 def used_for(form: str, **keys: object) -> Profile:

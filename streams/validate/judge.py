@@ -13,11 +13,9 @@ from schemas.descriptor import Descriptor
 from schemas.hashes import canonical_json, placement_hash
 from schemas.letter import Reason
 from schemas.normalize import Fault
-from schemas.records import COLUMNS, JUDGES, OPTIONAL, RULES, Invalid, Kind, Valid, column, conflicts
+from schemas.records import COLUMNS, JUDGES, OPTIONAL, RULES, Invalid, Kind, Valid, Verdict, column, conflicts
 from streams.formats import catalogue as formats
 from streams.formats.rows import Row, shown
-
-Verdict = Valid | Invalid
 
 #: Records judged together: enough to share the cost of a call, few enough to stay in a core's cache.
 _AT_ONCE = 500

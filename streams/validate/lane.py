@@ -6,12 +6,12 @@ from typing import Any
 
 from schemas.batch import Upload
 from schemas.codec import Codec
-from schemas.records import Kind
+from schemas.records import Kind, Verdict
 from streams import log, metrics
 from streams.settings import BatchSettings, DlqSettings
 from streams.validate.descriptors import Descriptors
 from streams.validate.flood import Rejections
-from streams.validate.outcome import QUARANTINED, Outcome, Raw, Verdict, conclude
+from streams.validate.outcome import QUARANTINED, Outcome, Raw, conclude
 from streams.validate.panel import Panel, Seat, identity, verdicts
 from streams.validate.trial import survivors
 from streams.validate.window import Window

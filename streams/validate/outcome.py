@@ -12,11 +12,9 @@ from schemas.codec import Codec
 from schemas.descriptor import Descriptor
 from schemas.letter import DeadLetter, Place, Reason, now
 from schemas.rawkey import RawKey
-from schemas.records import Invalid, Kind, Valid
+from schemas.records import Invalid, Kind, Valid, Verdict
 from topics.catalogue import BATCHES, DLQ, RAW, VALIDATED
 from topics.transaction import send_all
-
-Verdict = Valid | Invalid
 
 QUARANTINED = Invalid(
     [Reason(field="", value="", rule="ended the process that judged it")], "", why="quarantined"

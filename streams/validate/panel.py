@@ -8,11 +8,9 @@ from schemas import rawkey
 from schemas.descriptor import Descriptor
 from schemas.errors import UsageError
 from schemas.letter import Reason
-from schemas.records import Invalid, Valid
+from schemas.records import Invalid, Verdict
 from streams.validate.judge import Judge
 from streams.validate.outcome import Raw
-
-Verdict = Valid | Invalid
 
 _MISKEYED = Invalid([Reason(field="", value="", rule="its key is not a raw record's")], "")
 _UNDESCRIBED = Invalid([Reason(field="", value="", rule="its file's descriptor is not on avion.files")], "")
