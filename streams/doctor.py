@@ -201,7 +201,7 @@ def _topics(settings: Settings) -> Iterator[Verdict]:
             yield Verdict("topics", "warn", str(change), remedy)
     if any(change.action is Action.CREATE for change in changes):
         return
-    weak = provision.require(settings.kafka)
+    weak = provision.require(settings.kafka).weak
     yield from (Verdict("topics", "warn", line, remedy) for line in weak)
     if not changes and not weak:
         yield Verdict("topics", "ok", "all are there and as declared")

@@ -150,7 +150,7 @@ def run_role(settings: Settings, role: Role, leash: int | None = None) -> int:
 
     Raises :class:`schemas.errors.Problem` for what is wrong at the start; from then on an error is status 1.
     """
-    weak = provision.require(settings.kafka)
+    weak = provision.require(settings.kafka).weak
     if leash is None:  # the supervisor has said it
         _warn(weak)
     return asyncio.run(_serve(settings, role, leash))
@@ -207,7 +207,7 @@ def run(settings: Settings) -> int:
 
     Raises :class:`schemas.errors.Problem` for what is wrong with the broker at the start.
     """
-    _warn(provision.require(settings.kafka))  # each role asks again; but here it is said once
+    _warn(provision.require(settings.kafka).weak)  # each role asks again; but here it is said once
     return asyncio.run(Supervisor(settings).run())
 
 

@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 from flow import Flow
+from tailing import Tail
 
 from streams.lab.kafka import Broker
 from streams.lab.up import Lab
+from topics.connection import KafkaSettings
+from topics.provision import apply
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +23,22 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """
     with Broker(tmp_path_factory.mktemp("kafka")) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """A module's own broker with the flow's topics, whose names are fixed; a test may restart it."""
+    with Broker(tmp_path_factory.mktemp("kafka")) as running:
+        apply(KafkaSettings(bootstrap_servers=running.bootstrap))
+        yield running
+
+
+@pytest.fixture
+def tail(kafka: Broker, tmp_path: Path, unique: str) -> Iterator[Tail]:
+    """Runs the tailer on the module's broker, under this test's name."""
+    tail = Tail(kafka.bootstrap, tmp_path, unique[-60:])
+    yield tail
+    tail.end()
 
 
 @pytest.fixture(scope="module")

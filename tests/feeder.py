@@ -10,7 +10,7 @@ from mortal import Mortal
 
 
 def main(name: str, records: int) -> None:
-    from test_tail import HEADER, lines
+    from tailing import HEADER, lines
 
     from streams.feed import Feed
     from streams.settings import load

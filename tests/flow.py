@@ -1,6 +1,7 @@
 """The whole flow as its users run it: ``spotstream`` commands as processes on a lab, and what comes of it."""
 
 import contextlib
+import itertools
 import json
 import os
 import subprocess
@@ -64,7 +65,11 @@ class Log(NamedTuple):
 class Flow:
     """Runs commands against ``lab``; ends what still runs when it is left."""
 
+    _numbers = itertools.count()
+
     def __init__(self, lab: Lab, folder: Path) -> None:
+        # A test that is run again on the same lab needs records that are not booked yet.
+        self._number = next(self._numbers)
         self.lab, self.folder = lab, folder
         self.kafka = KafkaSettings(bootstrap_servers=lab.broker.bootstrap)
         self._started: list[subprocess.Popen[bytes]] = []
@@ -95,10 +100,10 @@ class Flow:
         )
 
     def log(self, records: int, seed: int, bad_rate: float = 0.03) -> Log:
-        """Generate a log file."""
+        """Generate a log file; those of one flow differ from those of another under the same seed."""
         path = self.folder / f"log-{seed}.csv"
         with path.open("wb") as stream:
-            truth = write(stream, lines := list(generate(records, seed, bad_rate)))
+            truth = write(stream, lines := list(generate(records, seed + 10_000 * self._number, bad_rate)))
         return Log(path, truth, {line.number: set(line.fields) for line in lines if line.fault})
 
     def start(self, *arguments: object, extra: dict[str, str] | None = None, **settings: object) -> "Process":

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import TextIO
 
 _EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 BAD = 97  #: every so many rows have a billing code that nobody knows
@@ -37,9 +38,15 @@ def cleaned(number: int) -> bytes:
 def export(path: Path, rows: int) -> Path:
     """Write so many rows."""
     with path.open("w", encoding="latin-1") as stream:
-        stream.write(_LEGACY_HEADER)
-        stream.writelines(map(legacy, range(rows)))
+        write(stream, rows)
     return path
+
+
+def write(stream: TextIO, rows: int) -> None:
+    """Write the heading and so many rows."""
+    stream.write(_LEGACY_HEADER)
+    stream.writelines(map(legacy, range(rows)))
+    stream.flush()
 
 
 #: Runs a program and says the most memory it had, in kB.

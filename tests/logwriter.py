@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from test_tail import HEADER, lines
+from tailing import HEADER, lines
 
 
 class Writer:

@@ -17,7 +17,7 @@ import orjson
 import pytest
 from confluent_kafka import Producer
 from mortal import STEPS
-from test_tail import HEADER, line, lines, whole
+from tailing import HEADER, line, lines, whole
 
 from schemas.descriptor import Descriptor
 from schemas.errors import Problem, Unreachable, UsageError
@@ -32,20 +32,11 @@ from streams.tail import checkpoint
 from streams.tail.publisher import Publisher
 from topics.catalogue import DLQ, FILES, RAW
 from topics.connection import KafkaSettings
-from topics.provision import apply
 from topics.reader import read_all
 
 pytestmark = pytest.mark.broker
 
 HEADINGS = tuple(HEADER.decode().strip().split(","))
-
-
-@pytest.fixture(scope="module")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """A broker of these tests' own: one of them kills it, and they use the topics' real names."""
-    with Broker(tmp_path_factory.mktemp("feed-kafka")) as running:
-        apply(KafkaSettings(bootstrap_servers=running.bootstrap))
-        yield running
 
 
 class Source:
@@ -355,6 +346,7 @@ def test_a_broker_that_is_away_holds_the_program_back(kafka: Broker, source: Sou
         with source.feed() as feed:
             feed.publish(lines(0, 1), 1)
             feed.flush()
+            assert source.values() == lines(0, 1)  # its markers are written: see docs/decisions.md
             kafka.kill()
             for number in range(30):
                 feed.publish(chunk, number)

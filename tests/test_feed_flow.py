@@ -1,12 +1,13 @@
 """The records of a feed go the way of a file's: validated, booked, audited, replayed."""
 
 import json
+import os
 import signal
 import subprocess
 
 import pytest
 from flow import COMMAND, Flow, until
-from legacy import BAD, cleaned, example, export, peak_mb
+from legacy import BAD, cleaned, example, export, peak_mb, write
 from test_feed import Source
 
 pytestmark = pytest.mark.broker
@@ -24,17 +25,25 @@ def audited(flow: Flow, name: str) -> dict[str, int]:
     return {key: value for key, value in json.loads(done.stdout).items() if isinstance(value, int)}
 
 
-def test_an_export_is_booked_once_whatever_kills_the_program(flow: Flow) -> None:
-    """Killed in the middle and run again; then validated, booked, audited and replayed like a file."""
-    path = export(flow.folder / "nightly.csv", 60_000)
-    source = Source(flow.lab.broker.bootstrap, "legacy-nightly")
-    for _ in range(2):
-        process, before = example(source.kafka.bootstrap_servers, "legacy_csv.py", path), source.committed()
-        until(lambda: source.committed() > before)  # noqa: B023 - called now
-        process.kill()
-        assert process.wait() == -signal.SIGKILL
+def test_an_export_is_booked_once_whatever_kills_the_program(flow: Flow, unique: str) -> None:
+    """Killed in the middle and run again; then validated, booked, audited and replayed like a file.
+
+    The export comes through a pipe that holds back what the program is not to reach yet.
+    """
+    pipe = flow.folder / f"{unique[-40:]}.csv"
+    os.mkfifo(pipe)
+    source = Source(flow.lab.broker.bootstrap, f"legacy-{pipe.stem}")
+    for reached in (25_000, 45_000):
+        process, before = example(source.kafka.bootstrap_servers, "legacy_csv.py", pipe), source.committed()
+        with pipe.open("w", encoding="latin-1") as stream:
+            write(stream, reached)
+            until(lambda: source.committed() > before)  # noqa: B023 - called now
+            process.kill()
+            assert process.wait() == -signal.SIGKILL
     assert 0 < source.committed() < 60_000
-    peak_mb(example(source.kafka.bootstrap_servers, "legacy_csv.py", path))
+    process = example(source.kafka.bootstrap_servers, "legacy_csv.py", pipe)
+    export(pipe, 60_000)
+    peak_mb(process)
     rows = range(60_000)
     assert source.values() == list(map(cleaned, rows))
     bad = sum(number % BAD == 1 for number in rows)

@@ -3,27 +3,16 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from legacy import cleaned, example, export, peak_mb
+from tailing import line, until
 from test_feed import HEADINGS, Source
-from test_tail import line, until
 
 from streams.lab.kafka import Broker
-from topics.connection import KafkaSettings
-from topics.provision import apply
 
 pytestmark = pytest.mark.broker
-
-
-@pytest.fixture(scope="module")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """A broker of these tests' own: they use the topics' real names."""
-    with Broker(tmp_path_factory.mktemp("feeding-kafka")) as running:
-        apply(KafkaSettings(bootstrap_servers=running.bootstrap))
-        yield running
 
 
 @pytest.mark.parametrize("name", ["legacy_csv.py", "legacy_arrow.py"])

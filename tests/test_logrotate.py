@@ -13,13 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_tail import Tail, lines, stop, until
+from tailing import Tail, lines, stop, until
 
 from schemas.descriptor import Descriptor
-from streams.lab.kafka import Broker
 from topics.catalogue import FILES, RAW
-from topics.connection import KafkaSettings
-from topics.provision import apply
 from topics.reader import read_all
 
 LOGROTATE = shutil.which("logrotate", path="/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin") or ""
@@ -47,21 +44,6 @@ _CONFIGURATION = """\
 
 #: What logrotate has the writer do before and after it turns a log over: a signal, and the note it waits for.
 _ASK = "rm -f {notes}/{note}; kill -{name} {pid}; until [ -e {notes}/{note} ]; do sleep 0.01; done"
-
-
-@pytest.fixture(scope="module")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """A broker of these tests' own: they use the topics' real names."""
-    with Broker(tmp_path_factory.mktemp("logrotate-kafka")) as running:
-        apply(KafkaSettings(bootstrap_servers=running.bootstrap))
-        yield running
-
-
-@pytest.fixture
-def tail(kafka: Broker, tmp_path: Path, unique: str) -> Iterator[Tail]:
-    tail = Tail(kafka.bootstrap, tmp_path, unique[-60:])
-    yield tail
-    tail.end()
 
 
 class Rotated:

@@ -3,26 +3,15 @@
 import gzip
 import time
 import zlib
-from collections.abc import Iterator
-from pathlib import Path
 from typing import get_args
 
 import pytest
-from test_tail import Tail, kafka, until, whole
+from tailing import Tail, until, whole
 
 from streams.lab.generate import generate
-from streams.lab.kafka import Broker
 from streams.lab.spelling import Format
 
-__all__ = ["kafka"]
 pytestmark = pytest.mark.broker
-
-
-@pytest.fixture
-def tail(kafka: Broker, tmp_path: Path, unique: str) -> Iterator[Tail]:
-    tail = Tail(kafka.bootstrap, tmp_path, unique[-60:])
-    yield tail
-    tail.end()
 
 
 def profile(form: Format) -> str:

@@ -5,17 +5,13 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from mortal import STEPS
-from test_tail import HEADER, Tail, lines, whole
+from tailing import HEADER, Tail, lines, whole
 
-from streams.lab.kafka import Broker
 from topics.catalogue import RAW
-from topics.connection import KafkaSettings
-from topics.provision import apply
 from topics.reader import read_all
 
 pytestmark = pytest.mark.broker
@@ -24,21 +20,6 @@ _MORTAL = Path(__file__).with_name("mortal.py")
 
 #: So that a transaction holds some 200 lines.
 _SETTINGS = {"TAIL__BLOCK_BYTES": "4096", "TAIL__TRANSACTION_TIMEOUT_S": "30"}
-
-
-@pytest.fixture(scope="module")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """A broker of these tests' own: they use the topics' real names."""
-    with Broker(tmp_path_factory.mktemp("kills-kafka")) as running:
-        apply(KafkaSettings(bootstrap_servers=running.bootstrap))
-        yield running
-
-
-@pytest.fixture
-def tail(kafka: Broker, tmp_path: Path, unique: str) -> Iterator[Tail]:
-    tail = Tail(kafka.bootstrap, tmp_path, unique[-60:])
-    yield tail
-    tail.end()
 
 
 def killed(tail: Tail, path: Path, step: str, transaction: int, *arguments: str | Path) -> None:

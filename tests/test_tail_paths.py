@@ -12,30 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_tail import HEADER, Tail, lines, stop, until
+from tailing import HEADER, Tail, lines, stop, until
 from test_tail_kills import killed
 
-from streams.lab.kafka import Broker
 from streams.tail import checkpoint
-from topics.connection import KafkaSettings
-from topics.provision import apply
 
 pytestmark = pytest.mark.broker
-
-
-@pytest.fixture(scope="module")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """A broker of these tests' own: they use the topics' real names."""
-    with Broker(tmp_path_factory.mktemp("paths-kafka")) as running:
-        apply(KafkaSettings(bootstrap_servers=running.bootstrap))
-        yield running
-
-
-@pytest.fixture
-def tail(kafka: Broker, tmp_path: Path, unique: str) -> Iterator[Tail]:
-    tail = Tail(kafka.bootstrap, tmp_path, unique[-60:])
-    yield tail
-    tail.end()
 
 
 @pytest.fixture

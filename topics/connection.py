@@ -68,6 +68,19 @@ class KafkaSettings(BaseModel):
             config["sasl.password"] = self.sasl_password.get_secret_value()
         return config | {name.replace("_", "."): value for name, value in extra.items()}
 
+    def reading(self, **extra: Any) -> dict[str, Any]:
+        """As :meth:`confluent`, of a consumer that reads what is committed, assigned and without a group."""
+        return self.confluent(
+            group_id="spotstream-reader",  # librdkafka insists on one; it is never joined
+            enable_auto_commit=False,
+            enable_auto_offset_store=False,
+            enable_partition_eof=True,
+            isolation_level="read_committed",
+            auto_offset_reset="earliest",
+            fetch_wait_max_ms=50,
+            **extra,
+        )
+
     def ssl_context(self) -> ssl.SSLContext | None:
         """The TLS context for aiokafka and Faust; None without TLS."""
         if not self.security_protocol.endswith("SSL"):

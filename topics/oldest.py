@@ -21,18 +21,8 @@ class Oldest:
         self._topic, self._timeout_s = topic, timeout_s
         self._admin = AdminClient(kafka.confluent())
         self._consumer = Consumer(
-            kafka.confluent(
-                group_id="spotstream-reader",  # librdkafka insists on one; it is never joined
-                enable_auto_commit=False,
-                enable_auto_offset_store=False,
-                enable_partition_eof=True,
-                isolation_level="read_committed",
-                auto_offset_reset="earliest",
-                # One record of each is wanted: fetch as little as can be, and not ahead.
-                fetch_message_max_bytes=1024,
-                queued_min_messages=1,
-                fetch_wait_max_ms=50,
-            )
+            # One record of each is wanted: fetch as little as can be, and not ahead.
+            kafka.reading(fetch_message_max_bytes=1024, queued_min_messages=1)
         )
 
     def ends(self, partitions: list[int]) -> dict[int, int]:

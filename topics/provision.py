@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (
@@ -76,8 +76,15 @@ def apply(
     return changes
 
 
-def require(settings: KafkaSettings, topics: Sequence[Topic] = CATALOGUE) -> list[str]:
-    """What makes these topics less safe than the settings say, a line each.
+class Standing(NamedTuple):
+    """Topics that can be worked with: the ``partitions`` of each, and a line for what makes one ``weak``."""
+
+    partitions: dict[str, int]
+    weak: list[str]
+
+
+def require(settings: KafkaSettings, topics: Sequence[Topic] = CATALOGUE) -> Standing:
+    """How these topics stand; what is less safe than the settings say is ``weak``.
 
     Raises :class:`Problem` for what the flow cannot work with: a declared topic is missing, a raw partition
     has none for batches, or a topic demands more replicas in sync than it has.
@@ -110,7 +117,7 @@ def require(settings: KafkaSettings, topics: Sequence[Topic] = CATALOGUE) -> lis
     for name in _INTERNAL:
         if name in known:
             weak += _weaknesses(name, _found(known[name], {}), settings)
-    return weak
+    return Standing({topic.name: len(known[topic.name].partitions) for topic in topics}, weak)
 
 
 def _weaknesses(name: str, found: Found, settings: KafkaSettings) -> list[str]:

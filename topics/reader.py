@@ -189,18 +189,10 @@ def _stretches(offsets: list[int]) -> Iterator[list[int]]:
 
 @contextmanager
 def _consumer(kafka: KafkaSettings, **callbacks: Any) -> Iterator[Consumer]:
-    # librdkafka insists on a group id; nothing is ever subscribed or committed under it.
     consumer = Consumer(
-        kafka.confluent(
-            group_id="spotstream-reader",
-            enable_auto_commit=False,
-            enable_auto_offset_store=False,
-            enable_partition_eof=True,
-            isolation_level="read_committed",
-            auto_offset_reset="earliest",
+        kafka.reading(
             queued_max_messages_kbytes=32_768,
             fetch_queue_backoff_ms=10,  # by default fetching rests a second whenever the queue is full
-            fetch_wait_max_ms=50,
         )
         | callbacks
     )

@@ -6,14 +6,12 @@ is missing stays missing instead of making floats of a column's numbers.
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
-from legacy_csv import CHUNK, COLUMNS, STATUS
+from legacy_csv import CHUNK, COLUMNS, STATUS, after, feed
 
-from streams import log, settings
-from streams.feed import Feed, Row
+from streams.feed import Row
 
 TEXT = pd.ArrowDtype(pa.string())
 LISTED = pd.ArrowDtype(pa.dictionary(pa.int32(), pa.string()))
@@ -32,7 +30,6 @@ def cleaned(frame: pd.DataFrame) -> pd.DataFrame:
 
 def chunks(path: str, position: int) -> Iterator[tuple[Iterator[Row], int]]:
     """What comes after the first ``position`` rows: some rows, and how many there are with them."""
-    done = 0
     with pd.read_csv(
         path,
         sep=";",
@@ -42,22 +39,9 @@ def chunks(path: str, position: int) -> Iterator[tuple[Iterator[Row], int]]:
         keep_default_na=False,  # an advertiser may be called NA
         na_values={"Dauer": [""], "Preis": [""]},
         chunksize=CHUNK,
-    ) as reader:
-        for frame in reader:
-            done += len(frame)
-            if done > position:
-                rest = cleaned(frame).tail(done - position)
-                yield rest.itertuples(index=False, name=None), done
-
-
-def main(path: str) -> None:
-    """Feed the export, under its own name: the next one begins at its first row."""
-    ours = settings.load()
-    log.configure(ours.log)
-    with Feed(ours, f"legacy-{Path(path).stem}", profile="avion", header=COLUMNS.values()) as feed:
-        for rows, position in chunks(path, feed.position or 0):
-            feed.publish(rows, position)
+    ) as frames:
+        yield from after(position, frames, cleaned)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    feed(sys.argv[1], chunks)

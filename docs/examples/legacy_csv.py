@@ -5,7 +5,7 @@ of rows, in the smallest types that do, and what is on its way to Kafka.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -52,7 +52,6 @@ def cleaned(frame: pd.DataFrame) -> pd.DataFrame:
 
 def chunks(path: str, position: int) -> Iterator[tuple[Iterator[Row], int]]:
     """What comes after the first ``position`` rows: some rows, and how many there are with them."""
-    done = 0
     with pd.read_csv(
         path,
         sep=";",
@@ -60,15 +59,23 @@ def chunks(path: str, position: int) -> Iterator[tuple[Iterator[Row], int]]:
         dtype=TYPES,
         keep_default_na=False,  # an advertiser may be called NA
         chunksize=CHUNK,
-    ) as reader:
-        for frame in reader:
-            done += len(frame)
-            if done > position:
-                rest = cleaned(frame).tail(done - position)
-                yield rest.itertuples(index=False, name=None), done
+    ) as frames:
+        yield from after(position, frames, cleaned)
 
 
-def main(path: str) -> None:
+def after(
+    position: int, frames: Iterable[pd.DataFrame], clean: Callable[[pd.DataFrame], pd.DataFrame]
+) -> Iterator[tuple[Iterator[Row], int]]:
+    """The rows of ``frames`` after the first ``position``, cleaned, and how many there are with them."""
+    done = 0
+    for frame in frames:
+        done += len(frame)
+        if done > position:
+            rest = clean(frame).tail(done - position)
+            yield rest.itertuples(index=False, name=None), done
+
+
+def feed(path: str, chunks: Callable[[str, int], Iterator[tuple[Iterator[Row], int]]]) -> None:
     """Feed the export, under its own name: the next one begins at its first row."""
     ours = settings.load()
     log.configure(ours.log)
@@ -78,4 +85,4 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    feed(sys.argv[1], chunks)

@@ -5,7 +5,6 @@ from typing import Protocol
 from uuid import uuid4
 
 from confluent_kafka import KafkaError, KafkaException, Producer
-from confluent_kafka.admin import AdminClient
 
 from schemas.errors import Problem, Unreachable
 from streams import log
@@ -140,13 +139,10 @@ def _taken_over(name: str) -> Problem:
 
 
 def _partitions(settings: Settings) -> int:
-    for line in provision.require(settings.kafka, (RAW, FILES, CHECKPOINTS, DLQ)):
+    standing = provision.require(settings.kafka, (RAW, FILES, CHECKPOINTS, DLQ))
+    for line in standing.weak:
         logger.warning("less safe than the settings say", why=line)
-    try:
-        known = AdminClient(settings.kafka.confluent()).list_topics(RAW.name, settings.kafka.timeout_s).topics
-    except KafkaException as error:
-        raise _unreachable(settings, error) from None
-    return len(known[RAW.name].partitions)
+    return standing.partitions[RAW.name]
 
 
 def _unreachable(settings: Settings, exception: KafkaException) -> Unreachable:

@@ -1,0 +1,102 @@
+"""A tailer in a process of its own, as the tests of tailing run it, and the lines that they write."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from schemas.descriptor import Descriptor
+from schemas.errors import Unreachable
+from schemas.rawkey import RawKey
+from streams.settings import Settings, TailSettings
+from topics.catalogue import FILES, RAW
+from topics.connection import KafkaSettings
+from topics.reader import read_all
+
+HEADER = (
+    b"Type,Call Sign,Air Date,Spot ID,Campaign,Advertiser Name,ISCI,"
+    b"Time,Len,Daypart,Status,Spot Rate,Bill Code\n"
+)
+
+
+def line(number: int, text: bytes = b"Acme") -> bytes:
+    return b"SPOT,WABC,11/24/2026,S-%06d,C-1,%b,,12:00:00,30,EM,CLEARED,10.00,STD\n" % (number, text)
+
+
+def lines(start: int, stop: int) -> list[bytes]:
+    return [line(number) for number in range(start, stop)]
+
+
+class Tail:
+    """Runs ``spotstream tail`` and reads what it published."""
+
+    def __init__(self, bootstrap: str, folder: Path, name: str) -> None:
+        self.folder, self.name = folder, name
+        self.kafka = KafkaSettings(bootstrap_servers=bootstrap, timeout_s=10)
+        self._started: list[subprocess.Popen[str]] = []
+
+    def start(self, *arguments: str | Path, **settings: str) -> subprocess.Popen[str]:
+        given = {"KAFKA__BOOTSTRAP_SERVERS": self.kafka.bootstrap_servers, "TAIL__NAME": self.name} | settings
+        process = subprocess.Popen(
+            [sys.executable, "-m", "streams.cli", "tail", *map(str, arguments)],
+            env=os.environ | {f"SPOTSTREAM_{name}": value for name, value in given.items()},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._started.append(process)
+        return process
+
+    def once(self, *arguments: str | Path, **settings: str) -> tuple[int, str]:
+        """Exit status and what it said."""
+        process = self.start("--once", *arguments, **settings)
+        _, said = process.communicate(timeout=60)
+        return process.returncode, said
+
+    def settings(self, **tail: object) -> Settings:
+        return Settings(kafka=self.kafka, tail=TailSettings(**{"name": self.name, **tail}))
+
+    def published(self, *paths: Path) -> list[tuple[RawKey, bytes]]:
+        """What is committed of the files, in order of file and number."""
+        names = {str(path) for path in paths}
+        raw = [(RawKey.unpack(m.key()), m.value()) for m in read_all(self.kafka, RAW.name)]
+        files = {m.key(): Descriptor.load(m.value()) for m in read_all(self.kafka, FILES.name)}
+        found = [record for record in raw if files[record[0].descriptor].path in names]
+        return sorted(found, key=lambda record: (files[record[0].descriptor].path, record[0].number))
+
+    def values(self, *paths: Path) -> list[bytes]:
+        return [value for _, value in self.published(*paths)]
+
+    def end(self) -> None:
+        for process in self._started:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+
+
+def until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
+    """Poll; a broker that has just come back may not answer at once."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        with contextlib.suppress(Unreachable):
+            if condition():
+                return
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.2)
+
+
+def whole(records: list[tuple[RawKey, bytes]], *, size: int) -> bool:
+    """Whether the records of one file follow each other without a gap or an overlap, from 0 to ``size``."""
+    ends = [(0, 0), *((key.number, key.offset + len(value)) for key, value in records)]
+    starts = [*((key.number - 1, key.offset - key.skipped) for key, _ in records)]
+    return starts == ends[:-1] and ends[-1][1] == size
+
+
+def stop(process: subprocess.Popen[str], status: int = 0) -> str:
+    """SIGTERM; it has to end in order, soon."""
+    process.terminate()
+    _, said = process.communicate(timeout=5)
+    assert process.returncode == status, said
+    return said
