@@ -27,19 +27,35 @@ class Upload(NamedTuple):
 
 AUTO = Upload()
 
+#: What travels beside the body: header → what it tells, as text.
+HEADERS = {
+    "batch-id": "the first half of the key",
+    "records": "how many are in the batch",
+    "content-type": "of the request",
+    "content-encoding": "of the request",
+    "upload": "`json` or `multipart`",
+    "source-partition": "of `avion.raw`",
+    "source-first": "first raw offset of the window",
+    "source-last": "last raw offset of the window",
+    "source-records": "raw records in the window",
+    "source-offsets": "raw offsets of the batch's records, as runs relative to the first: `0-41,43-99`",
+    "files": "ids of the files' descriptors, with commas",
+    "kinds": "kinds of record, with commas",
+    "appended-ms": "when the oldest raw record was appended, milliseconds since 1970",
+    "redrive-of": "of a redrive: the keys of the dead letters that it sends, with commas",
+    "replay": "of a replay: its id",
+    "rejected-before": "of a replay: indices of the records that Avstar had rejected, with commas",
+}
+
 
 class Source(NamedTuple):
-    """The raw records of one window: partition, first and last raw offset, and how many stand between.
+    """The raw records of one window. Transaction markers and rejected records leave gaps in ``offsets``."""
 
-    ``offsets`` names the raw offsets whose records are in the batch, in order, as runs
-    (``"0-41,43-99"``, relative to ``first``): transaction markers and rejected records leave gaps.
-    """
-
-    partition: int
-    first: int
-    last: int
-    records: int
-    offsets: str
+    partition: int  #: of ``avion.raw``
+    first: int  #: raw offset
+    last: int  #: raw offset
+    records: int  #: raw records from first to last
+    offsets: str  #: of the batch's records, in order, as runs relative to ``first``: ``0-41,43-99``
 
     def stretches(self) -> list[tuple[int, int]]:
         """The batch's records as (first, last) absolute raw offsets, each without a gap."""

@@ -20,10 +20,10 @@ class Descriptor(BaseModel):
 
     path: str  #: absolute; of a feed ``feed:NAME``
     identity: str  #: the file's identity, hex, which survives renames; of a feed ``feed:NAME``
-    format: Literal["csv", "tsv", "fixed", "xml"]
-    encoding: str
-    header: tuple[str, ...] = ()
-    profile: Profile
+    format: Literal["csv", "tsv", "fixed", "xml"]  #: of its records
+    encoding: str  #: as Python names it
+    header: tuple[str, ...] = ()  #: the headings, in order
+    profile: Profile  #: the whole mapping profile
 
     def dump(self) -> bytes:
         """Canonical JSON, the value on ``avion.files``."""

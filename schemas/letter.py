@@ -13,32 +13,32 @@ from schemas.batch import Headers, Source
 class Reason(TypedDict):
     """One rule that a record breaks: the field, its value as it stood, the rule in words."""
 
-    field: str
-    value: str
-    rule: str
+    field: str  #: the export's column; empty: the record as a whole
+    value: str  #: as it stood, cut when it is long
+    rule: str  #: what it must be
 
 
 class Exchange(TypedDict):
     """The HTTP exchange that a delivery ended with, secrets removed."""
 
-    method: str
-    url: str
-    status: NotRequired[int]
-    request_headers: dict[str, str]
-    response_headers: NotRequired[dict[str, str]]
-    response_body: NotRequired[str]
-    error: NotRequired[str]
+    method: str  #: always POST
+    url: str  #: of the ingest API
+    status: NotRequired[int]  #: absent where no answer came
+    request_headers: dict[str, str]  #: secrets shown as ``***``
+    response_headers: NotRequired[dict[str, str]]  #: secrets shown as ``***``
+    response_body: NotRequired[str]  #: its beginning
+    error: NotRequired[str]  #: of the network, where no answer came
 
 
 class Place(BaseModel):
     """Where a raw record stood: file, byte offset, record number; and its raw partition and offset."""
 
-    descriptor: str = ""  #: 32 hex digits
-    path: str = ""
-    offset: int = 0
-    number: int = 0
-    partition: int
-    raw_offset: int
+    descriptor: str = ""  #: id of the file's descriptor, 32 hex digits
+    path: str = ""  #: of the file, or ``feed:NAME``
+    offset: int = 0  #: of the record's first byte in the file
+    number: int = 0  #: of the record in the file, from 1
+    partition: int  #: of ``avion.raw``
+    raw_offset: int  #: on that partition; -1 for a record that never came there
 
 
 def now() -> str:
@@ -67,26 +67,26 @@ class DeadLetter(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    kind: Literal["record", "batch"]
-    stage: Literal["tail", "validate", "dispatch"]
+    kind: Literal["record", "batch"]  #: what failed
+    stage: Literal["tail", "validate", "dispatch"]  #: where it failed
     reason: str  #: short and stable, for filters: invalid, unencodable, quarantined, refused, …
-    reasons: list[Reason] = []
-    original: Original
-    record_type: str = ""
-    placement_hash: str = ""
-    idempotency_key: str = ""
-    place: Place | None = None
-    source: Source | None = None
-    records: int = 1
-    traceback: str = ""
-    exchange: Exchange | None = None
-    attempts: int = 0
-    first_failure: str
-    last_failure: str
+    reasons: list[Reason] = []  #: every rule that is broken, or what Avstar said
+    original: Original  #: base64 of the record's bytes as they stood, or of the request body
+    record_type: str = ""  #: its kind, or what stood for it
+    placement_hash: str = ""  #: of a record that was valid and that Avstar rejected
+    idempotency_key: str = ""  #: of the batch that it was in, or is
+    place: Place | None = None  #: of a single record
+    source: Source | None = None  #: of a batch
+    records: int = 1  #: how many are in it
+    traceback: str = ""  #: of a record that made the code raise
+    exchange: Exchange | None = None  #: with Avstar, the last one
+    attempts: int = 0  #: how often it was tried
+    first_failure: str  #: RFC 3339, UTC
+    last_failure: str  #: RFC 3339, UTC
     retry_count: int = 0  #: redrives that failed
     under_way: str = ""  #: since when a redrive is; the outcome of that redrive ends the letter or renews it
     part: str = ""  #: ``n/m`` of a letter too large for one message; each part has a piece of ``original``
-    headers: dict[str, str] = {}  #: of the batch, so that a redrive sends what was sent
+    headers: dict[str, str] = {}  #: of a batch, so that a redrive sends what was sent
 
     def dump(self) -> bytes:
         """The JSON value for the topic."""
@@ -114,9 +114,9 @@ class DeadLetter(BaseModel):
 class RecordRejection(TypedDict):
     """One entry of a 207 answer."""
 
-    index: int
-    code: str
-    message: str
+    index: int  #: of the record in the batch, from 0
+    code: str  #: Avstar's
+    message: str  #: Avstar's
 
 
 class Receipt(BaseModel):
@@ -124,24 +124,24 @@ class Receipt(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    status: Literal["delivered", "dead_lettered", "redriven", "discarded"]
-    batch_id: str
-    source: Source
-    records: int
-    http_status: int = 0
-    attempts: int = 1
+    status: Literal["delivered", "dead_lettered", "redriven", "discarded"]  #: the outcome
+    batch_id: str  #: the first half of the idempotency key
+    source: Source  #: the raw records of its window
+    records: int  #: in the batch
+    http_status: int = 0  #: of the last answer; 0: there was none
+    attempts: int = 1  #: requests that it took
     latency_ms: int = 0  #: of the last attempt
     breaker: Literal["closed", "half-open"] = "closed"  #: at the last attempt; half-open: it was a probe
-    accepted: int = 0
-    duplicates: int = 0
-    rejected: list[RecordRejection] = []
+    accepted: int = 0  #: records that are booked by it
+    duplicates: int = 0  #: records that Avstar knew already
+    rejected: list[RecordRejection] = []  #: records that Avstar refused, each a dead letter
     dlq: list[str] = []  #: keys of the dead letters that this outcome wrote
     parts: list[str] = []  #: keys under which a batch that was refused as a whole was sent in parts
     from_letters: bool = False  #: the batch was made of single records' dead letters, by a redrive
     replay: str = ""  #: of the replay that sent the batch again
     place: Place | None = None  #: of the single record whose dead letter was discarded
-    why: str = ""
-    at: str
+    why: str = ""  #: of a discarded one: the reason that was given
+    at: str  #: RFC 3339, UTC
 
     def dump(self) -> bytes:
         """The JSON value for the topic."""

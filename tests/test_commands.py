@@ -1,15 +1,22 @@
-"""The command line as a whole: its reference page, its help, and completion in bash."""
+"""The pages that are made of the code, the commands' help, and completion in bash."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
+import fields
 import pytest
-from reference import commands, text
+import reference
+from reference import commands
+
+from schemas.batch import HEADERS, Source, build
+from schemas.letter import DeadLetter, Receipt
+from streams.dispatch.message import REDRIVE_OF, REJECTED_BEFORE, REPLAY
 
 _BIN = Path(sys.executable).parent
-_PAGE = Path(__file__).parent.parent / "docs" / "commands.md"
+_DOCS = Path(__file__).parent.parent / "docs"
 
 
 def bash(script: str, home: Path) -> str:
@@ -31,8 +38,17 @@ words() {  # what bash offers for the last one of these words
 """
 
 
-def test_the_reference_is_the_command_lines_own() -> None:
-    assert _PAGE.read_text(encoding="utf-8") == text(), "python tests/reference.py > docs/commands.md"
+@pytest.mark.parametrize(("page", "maker"), [("commands.md", reference), ("topics.md", fields)])
+def test_a_page_that_is_made_is_as_it_would_be_made_today(page: str, maker: ModuleType) -> None:
+    found = (_DOCS / page).read_text(encoding="utf-8")
+    assert found == maker.text(), f"python tests/{maker.__name__}.py > docs/{page}"
+
+
+def test_every_field_and_header_of_what_lies_on_topics_is_explained() -> None:
+    for model in (DeadLetter, Receipt):
+        assert {name for name, _, meaning in fields.fields(model) if meaning} == set(model.model_fields)
+    built = build([("00" * 32, b'{"a":1}')]).headers(Source(0, 0, 0, 1, "0"), [], [], 0)
+    assert HEADERS.keys() == {*dict(built), REDRIVE_OF, REPLAY, REJECTED_BEFORE}
 
 
 def test_every_command_and_option_says_what_it_does() -> None:
