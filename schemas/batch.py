@@ -4,12 +4,13 @@ The body is a pure function of the ordered records, so a retry, a rebalance, a r
 same bytes under the same key. Where the records came from travels in the headers, never in the body.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import orjson
 from isal import igzip, isal_zlib
 
+from schemas import airing
 from schemas.hashes import idempotency_key
 
 Headers = list[tuple[str, bytes]]
@@ -42,6 +43,7 @@ HEADERS = {
     "files": "ids of the files' descriptors, with commas",
     "kinds": "kinds of record, with commas",
     "appended-ms": "when the oldest raw record was appended, milliseconds since 1970",
+    "airs": "how many of its scheduled spots air in which hour, UTC: `2026-03-01T11=120,2026-03-01T12=98`",
     "redrive-of": "of a redrive: the keys of the dead letters that it sends, with commas",
     "replay": "of a replay: its id",
     "rejected-before": "of a replay: indices of the records that Avstar had rejected, with commas",
@@ -106,9 +108,17 @@ class Batch(NamedTuple):
         return "multipart" if self.content_type.startswith(_MULTIPART) else "json"
 
     def headers(
-        self, source: Source, files: Sequence[str], kinds: Sequence[str], appended_ms: int
+        self,
+        source: Source,
+        files: Sequence[str],
+        kinds: Sequence[str],
+        appended_ms: int,
+        airs: Iterable[str] = (),
     ) -> Headers:
-        """What travels beside the body on ``avstar.batches``; ``appended_ms``: the oldest raw time stamp."""
+        """What travels beside the body on ``avstar.batches``; ``appended_ms``: the oldest raw time stamp.
+
+        ``airs``: of each record, as :func:`schemas.airing.hour` has it.
+        """
         return [
             ("batch-id", self.batch_id.encode()),
             ("records", b"%d" % self.records),
@@ -123,6 +133,7 @@ class Batch(NamedTuple):
             ("files", ",".join(files).encode()),
             ("kinds", ",".join(kinds).encode()),
             ("appended-ms", b"%d" % appended_ms),
+            (airing.HEADER, airing.header(airs, appended_ms).encode()),
         ]
 
 

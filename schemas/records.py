@@ -155,6 +155,7 @@ class Valid(NamedTuple):
     canonical: bytes  #: JSON
     placement_hash: str  #: of that; hex
     avro: bytes  #: not framed
+    airs: str = ""  #: see :func:`schemas.airing.hour`
 
     @property
     def record(self) -> Canonical:

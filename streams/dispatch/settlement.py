@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import orjson
 from confluent_kafka import Producer
 
-from schemas import hashes, parts
+from schemas import airing, hashes, parts
 from schemas.batch import records_of
 from schemas.letter import DeadLetter, Place, Reason, Receipt, RecordRejection, now
 from streams.dispatch.answer import Booked, Refused
@@ -224,5 +224,6 @@ def _rejected(
         attempts=ended.delivered.attempts,
         first_failure=ended.delivered.first_failure or at,
         last_failure=at,
+        headers={airing.HEADER: f"{airs}=1"} if (airs := airing.hour(record)) else {},
     )
     return original.letter_key, letter

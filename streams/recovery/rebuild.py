@@ -62,7 +62,8 @@ def rebuild(
         return "its records would be normalized otherwise now, and have another key"
     files = sorted({identity(raw).hex() for raw in raws})
     kinds = sorted({valid.kind for valid in judged})
-    headers = built.headers(source, files, kinds, min(raw.timestamp for raw in raws))
+    appended_ms = min(raw.timestamp for raw in raws)
+    headers = built.headers(source, files, kinds, appended_ms, [valid.airs for valid in judged])
     if from_letters:
         letters = ",".join(RawOriginal(raw.key, raw.value).letter_key for raw in raws)
         headers.append((REDRIVE_OF, letters.encode()))

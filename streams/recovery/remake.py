@@ -98,7 +98,7 @@ def _sending(
     kinds = sorted({one.kind for one in valid.values()})
     appended_ms = int(datetime.fromisoformat(at).astimezone(UTC).timestamp() * 1000)
     headers = [
-        *built.headers(source, files, kinds, appended_ms),
+        *built.headers(source, files, kinds, appended_ms, [valid[key].airs for key in keys]),
         (REDRIVE_OF, ",".join(keys).encode()),
     ]
     marked = {

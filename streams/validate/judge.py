@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from schemas import codec, normalize
+from schemas import airing, codec, normalize
 from schemas.descriptor import Descriptor
 from schemas.hashes import canonical_json, placement_hash
 from schemas.letter import Reason
@@ -141,7 +141,8 @@ def _accepted(kind: Kind, columns: dict[str, list[Any]]) -> list[Verdict]:
         written = codec.keys(kind, columns), codec.bodies(kind, columns, hashes)
     except Exception as error:
         raise _UnencodableError(kind) from error
-    return list(map(Valid, repeat(kind), written[0], canonical, hashes, written[1]))
+    airs = airing.hours(columns) if kind == "spot" else repeat("")
+    return list(map(Valid, repeat(kind), written[0], canonical, hashes, written[1], airs))
 
 
 def _crashed(value: bytes, error: Exception) -> Invalid:

@@ -42,6 +42,7 @@ class Outcome(NamedTuple):
     headers: Headers
     letters: list[tuple[str, DeadLetter]]
     records: int
+    appended_ms: int  #: when the oldest of them was, as Kafka's time stamps count
     end: int  #: the raw offset to go on from
 
     def produce(self, producer: Producer, partition: int) -> None:
@@ -83,8 +84,10 @@ def conclude(
     source = Source(partition, first, last, len(window), batch.runs([raw.offset for raw in kept], first))
     files = sorted(file.hex() for file in {(raw.key or b"")[:16] for raw in kept})
     kinds = sorted({valid.kind for valid in accepted})
-    headers = built.headers(source, files, kinds, min(raw.timestamp for raw in window)) if built else []
-    return Outcome(dict(validated), built, headers, letters, len(window), last + 1)
+    appended_ms = min(raw.timestamp for raw in window)
+    airs = [valid.airs for valid in accepted]
+    headers = built.headers(source, files, kinds, appended_ms, airs) if built else []
+    return Outcome(dict(validated), built, headers, letters, len(window), appended_ms, last + 1)
 
 
 def _letter(
