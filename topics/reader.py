@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -74,23 +74,48 @@ def follow(kafka: KafkaSettings, topic: str, since: datetime | None) -> Generato
     Partitions that are added are read from their beginning, a broker that goes away is waited for. Every
     :data:`_POLL_S` a chunk comes, empty when there is nothing, so that whoever reads can stop.
     """
-    ends = _offsets(kafka, topic, OffsetSpec.latest())
-    starts = _starts(kafka, topic, since)
-    # -1: nothing is as young as that yet.
-    begins = {at: ends[at] if starts.get(at, -1) < 0 else starts[at] for at in ends}
-    with _consumer(kafka, error_cb=_warn) as consumer:
-        consumer.assign([TopicPartition(topic, partition, offset) for partition, offset in begins.items()])
+    yield from follow_all(kafka, {topic: since})
+
+
+def follow_all(
+    kafka: KafkaSettings, topics: Mapping[str, datetime | None], **options: Any
+) -> Generator[list[Message], None, None]:
+    """As :func:`follow`, of several topics: by name, since when.
+
+    ``options``: of the consumer, in librdkafka's names, underscores for dots.
+    """
+    begin = [place for topic, since in topics.items() for place in _begins(kafka, topic, since)]
+    named = {name.replace("_", "."): value for name, value in options.items()}
+    with _consumer(kafka, error_cb=_warn, **named) as consumer:
+        consumer.assign(begin)
         looked = time.monotonic()
         while True:
             chunk = consumer.consume(_SMALL_CHUNK, timeout=_POLL_S)
-            errors = [error for message in chunk if (error := message.error()) is not None]
-            for error in errors:
+            errors = [(error, message) for message in chunk if (error := message.error()) is not None]
+            for error, message in errors:
                 if error.code() not in (KafkaError._PARTITION_EOF, *_PASSING):
-                    raise _problem(error, kafka, topic)
+                    raise _problem(error, kafka, message.topic() or ", ".join(topics))
             yield [message for message in chunk if message.error() is None] if errors else chunk
             if time.monotonic() - looked > _PARTITIONS_S:
-                _take_up_new(consumer, topic)
+                for topic in topics:
+                    _take_up_new(consumer, topic)
                 looked = time.monotonic()
+
+
+def _begins(kafka: KafkaSettings, topic: str, since: datetime | None) -> list[TopicPartition]:
+    ends = _offsets(kafka, topic, OffsetSpec.latest())
+    starts = _starts(kafka, topic, since)
+    # -1: nothing is as young as that yet.
+    return [TopicPartition(topic, at, ends[at] if starts.get(at, -1) < 0 else starts[at]) for at in ends]
+
+
+def read_between(
+    kafka: KafkaSettings, topic: str, begins: Mapping[int, int], ends: dict[int, int], stable_s: float
+) -> Iterator[Message]:
+    """As :func:`read_all`, of each partition from an offset up to another, which is above it."""
+    begin = [TopicPartition(topic, partition, offset) for partition, offset in begins.items()]
+    with _consumer(kafka) as consumer:
+        yield from _Reading(consumer, kafka, kafka.timeout_s, stable_s).messages(begin, ends)
 
 
 def _starts(kafka: KafkaSettings, topic: str, since: datetime | None) -> dict[int, int]:
@@ -106,7 +131,7 @@ def _take_up_new(consumer: Consumer, topic: str) -> None:
         there = consumer.list_topics(topic, timeout=_PARTITIONS_S).topics[topic].partitions
     except KafkaException:
         return  # the broker is away: the next time will tell
-    known = {at.partition for at in consumer.assignment()}
+    known = {at.partition for at in consumer.assignment() if at.topic == topic}
     if new := sorted(there.keys() - known):
         consumer.incremental_assign([TopicPartition(topic, partition, 0) for partition in new])
 
