@@ -196,6 +196,17 @@ class LogSettings(_Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+class TracesSettings(_Section):
+    """The ``traces`` section: where OpenTelemetry spans are sent."""
+
+    endpoint: str = Field(
+        "",
+        pattern=r"^(https?://.+)?$",
+        description="OTLP over HTTP, such as `http://localhost:4318`; empty: nowhere",
+    )
+    timeout_s: float = Field(5.0, gt=0, le=60, description="for an export")
+
+
 class Settings(BaseSettings):
     """All settings. Build it with :func:`load`, which turns pydantic's errors into ours."""
 
@@ -213,6 +224,7 @@ class Settings(BaseSettings):
     dlq: DlqSettings = DlqSettings()
     worker: WorkerSettings = WorkerSettings()
     log: LogSettings = LogSettings()
+    traces: TracesSettings = TracesSettings()
 
     @classmethod
     def settings_customise_sources(

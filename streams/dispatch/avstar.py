@@ -10,6 +10,7 @@ import aiohttp
 
 from schemas.letter import Exchange
 from schemas.redact import HIDDEN, hide
+from streams import traces
 from streams.dispatch.answer import Answer, NoToken, Unavailable, classify
 from streams.dispatch.authorization import Authorizer, TokenError, from_settings
 from streams.dispatch.policy import Action, Status
@@ -62,7 +63,7 @@ class Avstar:
 
         Never raises for what the network, the token endpoint or Avstar does. Cancelled, it hangs up.
         """
-        sent = {"Idempotency-Key": f'"{key}"', "Accept": "application/json", **headers}
+        sent = {"Idempotency-Key": f'"{key}"', "Accept": "application/json", **headers, **traces.headers()}
         shown = sent | ({self._authorizer.header: HIDDEN} if self._authorizer.header else {})
         exchange = Exchange(method="POST", url=str(self._url), request_headers=shown)
         started = time.monotonic()

@@ -13,7 +13,7 @@ from tenacity import AsyncRetrying, Future, RetryCallState, wait_random_exponent
 
 from schemas.batch import Batch
 from schemas.letter import now
-from streams import log
+from streams import log, traces
 from streams.dispatch.answer import Answer, Booked, NoToken, Refused, Unauthorized, Unavailable, Unsettled
 from streams.dispatch.throttle import Throttle
 from streams.settings import DispatchSettings
@@ -101,7 +101,9 @@ class Delivery:
     async def _attempt(self, batch: Batch) -> _Attempt:
         headers = {"Content-Type": batch.content_type, "Content-Encoding": batch.content_encoding}
         async with self._throttle.admitted() as permit:
-            answer = await self._client.send(batch.key, batch.body, headers, batch.records)
+            with traces.request("POST /v2/ingest") as span:
+                answer = await self._client.send(batch.key, batch.body, headers, batch.records)
+                span.set_attributes(_told(answer, batch))
             permit.learn(answer)
         self._observe(answer)
         return _Attempt(answer, permit.breaker)
@@ -122,6 +124,15 @@ class Delivery:
             return own_s if self._throttle.breaker.state == "closed" else 0.0
         self._throttle.pause(own_s if answer.retry_after_s is None else answer.retry_after_s)
         return 0.0
+
+
+def _told(answer: Answer, batch: Batch) -> traces.Attributes:
+    return {
+        "http.request.method": "POST",
+        "http.request.body.size": len(batch.body),
+        "http.response.status_code": answer.exchange.get("status", 0),
+        "spotstream.answer": type(answer).__name__.lower(),
+    }
 
 
 def _outcome(state: RetryCallState) -> _Attempt:

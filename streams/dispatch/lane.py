@@ -10,7 +10,7 @@ from aiokafka.structs import ConsumerRecord
 from confluent_kafka import Producer
 
 from schemas.letter import DeadLetter
-from streams import log, metrics
+from streams import log, metrics, traces
 from streams.dispatch import halving
 from streams.dispatch.answer import Booked
 from streams.dispatch.halving import Deliverer
@@ -121,8 +121,12 @@ class DispatchLane:
         except ValueError as error:
             logger.warning("not a batch", offset=record.offset, error=str(error))
             return malformed(record.key, record.value, str(error))
-        with log.about(batch_id=message.batch.batch_id):
-            return await self._settled(message)
+        batch_id = message.batch.batch_id
+        with log.about(batch_id=batch_id), traces.batch("dispatch", batch_id) as span:
+            settlement = await self._settled(message)
+            if settlement.receipt:
+                span.set_attribute("spotstream.outcome", settlement.receipt.status)
+            return settlement
 
     async def _settled(self, message: Message) -> Settlement:
         async with self._slots:

@@ -7,7 +7,7 @@ from typing import Any
 from schemas.batch import Upload
 from schemas.codec import Codec
 from schemas.records import Kind, Verdict
-from streams import log, metrics
+from streams import log, metrics, traces
 from streams.settings import BatchSettings, DlqSettings
 from streams.validate.descriptors import Descriptors
 from streams.validate.flood import Rejections
@@ -187,6 +187,9 @@ class ValidateLane:
             end=outcome.end,
         )
         _count(outcome)
+        if outcome.batch:
+            found = {"spotstream.records": outcome.records, "spotstream.rejected": len(outcome.letters)}
+            traces.tell("validate", outcome.batch.batch_id, outcome.appended_ms / 1000, found)
 
 
 def _count(outcome: Outcome) -> None:
