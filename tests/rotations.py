@@ -13,10 +13,15 @@ from pathlib import Path
 from schemas.errors import Problem, Unreachable
 from schemas.profile import load
 from schemas.rawkey import RawKey
+from streams import log
 from streams.settings import Settings, TailSettings
+from streams.tail.publisher import Publisher
+from streams.tail.source import Source
 from streams.tail.sources import Loss, Sources
 from streams.tail.tailer import Tailer
 from topics.connection import KafkaSettings
+
+logger = log.get("world")
 
 HEADER = (
     b"Spot ID,Type,Call Sign,Air Date,Campaign,Advertiser Name,ISCI,"
@@ -45,7 +50,7 @@ class Life:
         self.data = b""
         self.half = b""  # the rest of a line that was begun
         self.unlinked = False
-        self.seen: int | None = None  # how long it was when a tailer began with it
+        self.seen = 0  # how much of it a tailer had noticed
         self.destroyed = False  # whether some of it was, which may not have been read
         self.twice = False  # whether a copy lay beside it for so long that it is a file of its own
         self.unheard = 1 << 62  # from here on it was written after the copy and destroyed before it was read
@@ -58,8 +63,16 @@ class Life:
 class World:
     """A folder, the model of what is in it, and the tailer that follows it. Reproducible from ``seed``."""
 
-    def __init__(self, kafka: KafkaSettings, folder: Path, seed: int, restart: Callable[[], None]) -> None:
-        self.kafka, self.folder, self.seed, self.restart = kafka, folder, seed, restart
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        folder: Path,
+        seed: int,
+        restart: Callable[["World"], None],
+        publisher: type[Publisher],
+    ) -> None:
+        self.kafka, self.folder, self.seed = kafka, folder, seed
+        self.restart, self.publisher = restart, publisher
         self.chance = random.Random(seed)
         self.name = f"rotation-{folder.name}"
         self.lives: list[Life] = []
@@ -68,6 +81,7 @@ class World:
         self.done: list[str] = []  # the actions so far
         self.tailer: Tailer | None = None
         self.sources: Sources | None = None
+        self.read_as: dict[Source, Life | None] = {}  # whose content each source was begun with
         self.number = self.names = self.tailers = 0
 
     # -- the tailer
@@ -82,7 +96,9 @@ class World:
         )
         settings = Settings(kafka=self.kafka, tail=tail)
         self.sources = Sources([str(self.folder)], load("avion"), settings.tail, once=once)
-        return Tailer(settings, self.sources, once=once, stop=threading.Event())
+        tailer = Tailer(settings, self.sources, once=once, stop=threading.Event())
+        tailer._publisher = self.publisher(settings)
+        return tailer
 
     def start(self) -> None:
         while self.tailer is None:
@@ -113,11 +129,13 @@ class World:
                 time.sleep(GRACE_S / 2)
 
     def note(self) -> None:
-        """Which files the tailer has begun with."""
+        """How much the tailer has noticed of which file. What stands there later may be another life."""
         for source in self.sources.open.values():
-            for path, life in self.at.items():
-                if source.file.is_at(str(path)) and life.seen is None:
-                    life.seen = len(life.data)
+            if source not in self.read_as:
+                there = (life for path, life in self.at.items() if source.file.is_at(str(path)))
+                self.read_as[source] = next(there, None)
+            if life := self.read_as[source]:
+                life.seen = max(life.seen, source.seen)
 
     @contextlib.contextmanager
     def rivalry(self) -> Iterator[None]:
@@ -145,12 +163,17 @@ class World:
 
     # -- what happens
 
-    def step(self) -> None:
+    def choose(self) -> str:
+        """The next action."""
         names = [name for name in dir(self) if name.startswith("do_")]
         weights = [getattr(self, name).__defaults__[0] for name in names]
-        (name,) = self.chance.choices(names, weights)
-        self.done.append(name[3:])
-        getattr(self, name)()
+        return self.chance.choices(names, weights)[0][3:]
+
+    def step(self, name: str) -> None:
+        self.done.append(name)
+        getattr(self, f"do_{name}")()
+        files = {path.name: path.stat().st_size for path in sorted(self.folder.iterdir())}
+        logger.info(name, tailer=self.tailer is not None, **files)
 
     def log(self) -> Path:
         return self.folder / self.chance.choice(("a.log", "b.log"))
@@ -311,8 +334,9 @@ class World:
 
     def do_crash(self, weight: float = 3) -> None:
         """With a transaction under way, or committed and not yet known to be."""
+        until_committed = self.chance.random() < 0.5
         self.poll()
-        if self.tailer and self.tailer._publishing and self.chance.random() < 0.5:
+        if self.tailer and self.tailer._publishing and until_committed:
             with contextlib.suppress(Problem):
                 self.tailer._publishing.result()
         self.crash()
@@ -340,7 +364,11 @@ class World:
             self.tailer, self.sources = second, new
 
     def do_restart_broker(self, weight: float = 0.06) -> None:
-        self.restart()
+        self.restart(self)
+
+    def dead(self) -> list[str]:
+        """The names of tailers that do not run any more."""
+        return [f"{self.name}-{number}" for number in range(self.tailers + (self.tailer is None))]
 
     def finish(self) -> None:
         """Settle, then once more to the end of everything, as when the tailer is given a last run."""
@@ -396,7 +424,7 @@ class Oracle:
         if not life.destroyed:
             return [where]
         # Of what was never seen, or only its header, nobody can tell.
-        silent = not end and (life.seen or 0) <= len(HEADER)
+        silent = not end and life.seen <= len(HEADER)
         told = any(
             loss.path in life.paths and loss.position in (end, end or len(HEADER))
             for loss in self.world.losses

@@ -1,16 +1,17 @@
 """Random lives of files on a real broker: what is committed is what could be read, in order, each byte once.
 
-``ROTATION_SEED=N`` replays one sequence, ``ROTATION_SEQUENCES=N`` runs as many in the soak test.
+``ROTATION_SEED=N`` replays one sequence. ``ROTATION_SEQUENCES=N`` runs as many, from ``ROTATION_FIRST`` on.
 """
 
 import os
-import threading
+import traceback
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from crowd import Crowd, Diary
 from rotations import Oracle, World
 
 from schemas.descriptor import Descriptor
@@ -26,69 +27,58 @@ pytestmark = pytest.mark.broker
 _ACTIONS = 16
 _AT_ONCE = 8
 
-#: Sequences on one broker: a tailer that starts reads the checkpoints of all of them.
-_QUICKLY = 25  #: sequences in every test run; the soak test has the others
+#: Sequences in every test run and on one broker: a tailer that starts reads the checkpoints of all of them.
 _TOGETHER = 100
 
-_restarting = threading.Lock()
 
-
-def live(kafka: Broker, folder: Path, seed: int) -> World:
-    def restart() -> None:
-        with _restarting:
-            kafka.kill()
-            kafka.start()
-
-    folder.mkdir()
-    settings = KafkaSettings(bootstrap_servers=kafka.bootstrap, timeout_s=30)
-    world = World(settings, folder, seed, restart)
-    world.start()
-    for _ in range(_ACTIONS):
-        world.step()
-    world.finish()
-    return world
-
-
-def judge(kafka: Broker, worlds: list[World]) -> list[str]:
-    """What is wrong, with the seeds."""
-    settings = KafkaSettings(bootstrap_servers=kafka.bootstrap, timeout_s=30)
-    files = {m.key(): Descriptor.load(m.value()) for m in read_all(settings, FILES.name, stable_s=120)}
+def judge(kafka: KafkaSettings, worlds: list[World]) -> dict[int, list[str]]:
+    """What is wrong, by the seeds."""
+    files = {m.key(): Descriptor.load(m.value()) for m in read_all(kafka, FILES.name)}
     records: dict[str, dict[str, list[tuple[RawKey, bytes]]]] = defaultdict(lambda: defaultdict(list))
-    for message in read_all(settings, RAW.name, stable_s=120):
+    for message in read_all(kafka, RAW.name):
         key = RawKey.unpack(message.key())
         file = files[key.descriptor]
         records[str(Path(file.path).parent)][file.identity].append((key, message.value()))
-    found = []
-    for world in worlds:
-        faults = Oracle(world, records[str(world.folder)]).faults()
-        found += [f"ROTATION_SEED={world.seed}: {fault}; {' '.join(world.done)}" for fault in faults]
-    return found
+    return {world.seed: Oracle(world, records[str(world.folder)]).faults() for world in worlds}
+
+
+def told(diary: Diary, seed: int, faults: list[str]) -> str:
+    """All that helps to find the cause."""
+    return "\n  ".join((f"ROTATION_SEED={seed}:", *faults, "what happened:", diary.of(seed)))
 
 
 def run(folder: Path, seeds: Iterable[int]) -> None:
-    with Broker(folder / "kafka") as kafka:
-        apply(KafkaSettings(bootstrap_servers=kafka.bootstrap))
+    diary = Diary()
+    with diary.kept(), Broker(folder / "kafka") as broker:
+        apply(KafkaSettings(bootstrap_servers=broker.bootstrap))
+        crowd = Crowd(broker, folder)
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            worlds = [(seed, pool.submit(live, kafka, folder / f"{seed}", seed)) for seed in seeds]
-        broken = [f"ROTATION_SEED={seed}: {w.exception()!r}" for seed, w in worlds if w.exception()]
-        faults = broken + judge(kafka, [world.result() for _, world in worlds if not world.exception()])
-    assert not faults, "\n".join(faults)
+            lives = {seed: pool.submit(crowd.live, seed, _ACTIONS) for seed in seeds}
+        faults = judge(crowd.kafka, [life.result() for life in lives.values() if not life.exception()])
+    faults |= {seed: [_traceback(life)] for seed, life in lives.items() if life.exception()}
+    wrong = [told(diary, seed, found) for seed, found in faults.items() if found]
+    assert not wrong, "\n".join((*wrong, "and in threads of no world:", diary.of(None)))
 
 
-@pytest.mark.timeout(300)
+def _traceback(life: "Future[World]") -> str:
+    return "".join(traceback.format_exception(life.exception()))
+
+
+@pytest.mark.timeout(480)
 def test_what_is_committed_is_what_could_be_read(tmp_path: Path) -> None:
     given = os.environ.get("ROTATION_SEED")
-    run(tmp_path, [int(given)] if given else range(_QUICKLY))
+    run(tmp_path, [int(given)] if given else range(_TOGETHER))
 
 
 def hundreds() -> Iterator[range]:
-    end = int(os.environ.get("ROTATION_SEQUENCES", "2000"))
-    for begin in range(0, end, _TOGETHER):
+    first = int(os.environ.get("ROTATION_FIRST", "0"))
+    end = first + int(os.environ.get("ROTATION_SEQUENCES", "2000"))
+    for begin in range(first, end, _TOGETHER):
         yield range(begin, min(begin + _TOGETHER, end))
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("seeds", list(hundreds()), ids=lambda seeds: f"{seeds.start}-{seeds.stop - 1}")
 def test_two_thousand_sequences(tmp_path: Path, seeds: range) -> None:
     run(tmp_path, seeds)

@@ -566,6 +566,21 @@ def test_what_was_destroyed_when_only_the_header_was_published_is_told(tail: Tai
     follower.drop()
 
 
+def test_what_was_written_anew_and_removed_between_two_looks_is_read(tail: Tail) -> None:
+    """It is at no path any more, but in a file that is open still; of what was there before all was read."""
+    path, new = tail.folder / "a.csv", tail.folder / ".new"
+    path.write_bytes(HEADER + line(1))
+    follower = Follower(tail)
+    follower.look()
+    path.write_bytes(HEADER + line(2))
+    new.write_bytes(HEADER + line(3))
+    new.replace(path)
+    losses = follower.settle()
+    follower.drop()
+    assert [(loss.position, loss.known) for loss in losses] == [(len(HEADER + line(1)), 0)]
+    assert sorted(tail.values(path)) == lines(1, 4)
+
+
 def test_bytes_that_were_seen_and_are_in_no_copy_are_told(tail: Tail) -> None:
     path, copy = tail.folder / "a.csv", tail.folder / "a.csv.1"
     path.write_bytes(HEADER + b"".join(lines(0, 5)))

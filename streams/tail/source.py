@@ -1,5 +1,6 @@
 """Sources: the files that are being read, each from its checkpoint on."""
 
+import copy
 import os
 import stat
 from pathlib import Path
@@ -109,6 +110,12 @@ class OpenFile:
         except OSError as error:
             raise UsageError(f"cannot be read: {error.strerror}", where=self.path) from None
         return examine(data, profile, self.path, final=final)
+
+    def again(self) -> "OpenFile":
+        """Another one of the same file, which may be at no path any more."""
+        other = copy.copy(self)
+        other._fd, other._gunzip = os.dup(self._fd), None
+        return other
 
     def close(self) -> None:
         """Let go of it."""
@@ -263,16 +270,16 @@ class Source:
                 self._prove(missing)
             ahead = self.file.read(self.position, self.held)
         done = self.position - self._chain.end
-        self._prove(ahead[:done])
+        self._prove(memoryview(ahead)[:done])
         ahead = ahead[done:]
         self._ahead = ahead if len(ahead) <= self._settings.max_record_bytes + GRID else b""
 
-    def _prove(self, data: bytes) -> None:
+    def _prove(self, data: bytes | memoryview) -> None:
         self._chain.feed(data)
         missing = self._chain.end - len(self._first)
         if missing > 0 and len(self._first) < PROOF:
-            self._first = (self._first + data[-missing:])[:PROOF]
-        self._recent = (self._recent + data)[-KEPT:] if len(data) < KEPT else data[-KEPT:]
+            self._first = (self._first + bytes(data[-missing:]))[:PROOF]
+        self._recent = (self._recent + bytes(data[-KEPT:]))[-KEPT:]
 
     def checkpoint(self) -> Checkpoint:
         """Where reading stands now."""

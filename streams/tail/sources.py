@@ -1,8 +1,9 @@
 """All the files that are being read: found, recognized, read in turn, seen to their ends."""
 
+import contextlib
 import os
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import NamedTuple, Protocol
@@ -262,12 +263,27 @@ class Sources:
             reading = self._inodes()
             new = ((inode, path) for inode, path in found.items() if inode not in reading)
             fresh += filter(None, (self._fresh(inode, path) for inode, path in new))
+            fresh += self._removed(reading | found.keys())
             if fresh or self.overwritten or self._suspects or not self.scanned:
                 self.scanned, before = True, self.scanned
                 TakeUp(self, ownership, fresh, first=not before).run()
         finally:
             for one in fresh:
                 one.file.close()
+
+    def _removed(self, elsewhere: Collection[Inode]) -> Iterator[Found]:
+        """Files that were written anew in place and then removed, before either was seen."""
+        for source, _ in self.overwritten.values():
+            if (source.file.device, source.file.inode) in elsewhere:
+                continue
+            file, head = source.file.again(), None
+            # What is no file to be tailed is nothing that was lost.
+            with contextlib.suppress(UsageError):
+                head = file.examine(self.profile, final=self.once)
+            if head:
+                yield Found(file, head)
+            else:
+                file.close()
 
     def _follow(self, source: Source, path: str) -> None:
         """Note where a file is now, and end with it when it was rotated away, is read and nothing comes."""
