@@ -187,5 +187,5 @@ class Diary:
         self._lines[world].append(" ".join((*map(str, head), *(f"{name}={event[name]}" for name in event))))
         raise structlog.DropEvent
 
-    def of(self, world: int | None) -> str:
-        return "\n    ".join(self._lines[world])
+    def of(self, world: int | None) -> list[str]:
+        return [f"  {line}" for line in self._lines[world]]

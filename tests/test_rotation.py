@@ -44,7 +44,7 @@ def judge(kafka: KafkaSettings, worlds: list[World]) -> dict[int, list[str]]:
 
 def told(diary: Diary, seed: int, faults: list[str]) -> str:
     """All that helps to find the cause."""
-    return "\n  ".join((f"ROTATION_SEED={seed}:", *faults, "what happened:", diary.of(seed)))
+    return "\n".join((f"ROTATION_SEED={seed}", *faults, "what happened:", *diary.of(seed), ""))
 
 
 def run(folder: Path, seeds: Iterable[int]) -> None:
@@ -57,7 +57,8 @@ def run(folder: Path, seeds: Iterable[int]) -> None:
         faults = judge(crowd.kafka, [life.result() for life in lives.values() if not life.exception()])
     faults |= {seed: [_traceback(life)] for seed, life in lives.items() if life.exception()}
     wrong = [told(diary, seed, found) for seed, found in faults.items() if found]
-    assert not wrong, "\n".join((*wrong, "and in threads of no world:", diary.of(None)))
+    if wrong:
+        pytest.fail("\n".join((*wrong, "in threads of no world:", *diary.of(None))), pytrace=False)
 
 
 def _traceback(life: "Future[World]") -> str:
