@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from schemas.errors import Problem, Unreachable, UsageError
 from schemas.redact import hide
+from schemas.secret import Secret
 
 
 class RegistrySettings(BaseModel):
@@ -21,7 +22,8 @@ class RegistrySettings(BaseModel):
 
     url: str = Field("http://localhost:8081", description="base address of a Confluent-compatible registry")
     username: str = Field("", description="for basic authentication")
-    password: SecretStr = SecretStr("")
+    password: SecretStr = Field(SecretStr(""), description="for basic authentication; better given in a file")
+    password_file: Path | None = Field(None, description="file with the password, read at a command's start")
     cafile: Path | None = Field(None, description="PEM file with the authority of the registry's certificate")
     timeout_s: float = Field(10.0, gt=0, description="how long a request may take")
 
@@ -60,10 +62,11 @@ class Registry:
             "retries.wait.ms": 200,
         }
         if settings.username:
-            user_info = f"{settings.username}:{settings.password.get_secret_value()}"
+            password = Secret(settings.password, settings.password_file, "registry.password").value
+            user_info = f"{settings.username}:{password}"
             config["basic.auth.user.info"] = user_info
             basic = b64encode(user_info.encode()).decode()
-            self._secrets = (settings.password.get_secret_value(), basic)
+            self._secrets = (password, basic)
         if settings.cafile:
             config["ssl.ca.location"] = str(settings.cafile)
         try:

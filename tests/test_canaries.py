@@ -30,6 +30,7 @@ CANARIES = {
     "AVSTAR__API_KEY": "canary-api-key",
     "AVSTAR__OAUTH_CLIENT_SECRET": "canary-client-secret",
     "AVSTAR__PROXY_PASSWORD": "canary-proxy-password",
+    "KAFKA__OAUTH_CLIENT_SECRET": "canary-kafka-client-secret",
     "KAFKA__SASL_PASSWORD": "canary-sasl-password",
     "REGISTRY__PASSWORD": "canary-registry-password",
 }
@@ -38,6 +39,10 @@ USERS = {
     "KAFKA__SASL_USERNAME": "kafka-user",
     "REGISTRY__USERNAME": "registry-user",
 }
+OAUTH = {
+    "KAFKA__SECURITY_PROTOCOL": "SASL_PLAINTEXT", "KAFKA__SASL_MECHANISM": "OAUTHBEARER",
+    "KAFKA__OAUTH_CLIENT_ID": "me",
+}  # fmt: skip
 TOKEN = "canary-token-of-the-flow"
 BASIC = [
     b64encode(f"{user}:{secret}".encode()).decode()
@@ -45,6 +50,7 @@ BASIC = [
         ("flow-client", CANARIES["AVSTAR__OAUTH_CLIENT_SECRET"]),
         ("proxy-user", CANARIES["AVSTAR__PROXY_PASSWORD"]),
         ("registry-user", CANARIES["REGISTRY__PASSWORD"]),
+        ("me", CANARIES["KAFKA__OAUTH_CLIENT_SECRET"]),
     )
 ]
 
@@ -172,7 +178,7 @@ def test_a_flow_that_fails_in_every_way_tells_no_secret(flow: Flow, gossip: Goss
     pages = "".join(
         urllib.request.urlopen(f"http://127.0.0.1:{at}{page}", timeout=10).read().decode()
         for at in (port, port + 1)
-        for page in ("/status/", "/metrics")
+        for page in ("/status/view", "/status/role", "/status/letters/list", "/metrics")
     )
     worker.end(signal.SIGTERM)
     ages = re.findall(r"^spotstream_token_age_seconds (\S+)$", pages, re.MULTILINE)
@@ -199,6 +205,8 @@ def test_errors_of_commands_tell_no_secret(flow: Flow, gossip: Gossip) -> None:
         run(flow, "--debug", *command, **given | settings)  # the traceback ends with the error itself
         for command, settings in (
             (("topics", "plan"), {"KAFKA__SECURITY_PROTOCOL": "SASL_PLAINTEXT"}),
+            (("topics", "plan"), OAUTH | {"KAFKA__OAUTH_TOKEN_URL": f"{gossip.url}/oauth/token"}),
+            (("topics", "plan"), OAUTH | {"KAFKA__OAUTH_TOKEN_URL": "http://me:canary-api-key@127.0.0.1/"}),
             (("worker", "--role", "validate"), {"REGISTRY__URL": gossip.url}),
             (("worker", "--role", "validate"), {"REGISTRY__URL": "http://127.0.0.1:9"}),
             (("worker", "--role", "dispatch"), {"AVSTAR__BASE_URL": "http://avstar.example"}),
@@ -207,7 +215,7 @@ def test_errors_of_commands_tell_no_secret(flow: Flow, gossip: Gossip) -> None:
             (("topics", "plan"), {"KAFKA__SASL_PASSWORD": "canary-sasl-password", "KAFKA__TIMEOUT_S": "x"}),
         )
     ]
-    assert any(BASIC[2] in line for line in gossip.asked)
+    assert [any(basic in line for line in gossip.asked) for basic in BASIC[2:]] == [True, True]
     for text in said:
         assert text
         assert escaped(text) == [], text

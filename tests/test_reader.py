@@ -221,6 +221,6 @@ def test_a_broker_that_is_not_there_is_unreachable_in_time() -> None:
         listener.bind(("127.0.0.1", 0))
         kafka = KafkaSettings(bootstrap_servers=f"127.0.0.1:{listener.getsockname()[1]}", timeout_s=1)
         begin = time.monotonic()
-        with pytest.raises(Unreachable, match="cannot be reached"):
+        with pytest.raises(Unreachable, match="no Kafka broker answered"):
             list(read_all(kafka, "any"))
         assert time.monotonic() - begin < 4

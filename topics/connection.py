@@ -1,10 +1,16 @@
 """How Kafka is reached: one settings section for both client libraries."""
 
 import ssl
+from base64 import b64encode
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from schemas.errors import UsageError
+from schemas.secret import Secret
 
 
 class KafkaSettings(BaseModel):
@@ -13,15 +19,36 @@ class KafkaSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     bootstrap_servers: str = Field("localhost:9092", description="brokers, host:port, comma-separated")
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="of the brokers' listener: SASL says who we are, SSL encrypts"
+    )
     ssl_cafile: Path | None = Field(
-        None, description="PEM file with the authority of the brokers' certificates"
+        None, description="PEM file with the only authority of brokers that is trusted; none: the system's"
     )
     ssl_certfile: Path | None = Field(None, description="PEM file with the client's certificate")
-    ssl_keyfile: Path | None = Field(None, description="PEM file with the client's key")
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
-    sasl_username: str = ""
-    sasl_password: SecretStr = SecretStr("")
+    ssl_keyfile: Path | None = Field(
+        None, description="PEM file with the client's key, unencrypted; none: it is in ssl_certfile, too"
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = Field(
+        "SCRAM-SHA-512", description="how who we are is proven, where the protocol has SASL in it"
+    )
+    sasl_username: str = Field("", description="for PLAIN and SCRAM")
+    sasl_password: SecretStr = Field(SecretStr(""), description="for PLAIN and SCRAM; better given in a file")
+    sasl_password_file: Path | None = Field(
+        None, description="file with the password, read again for each new client"
+    )
+    oauth_token_url: str = Field("", description="of the token endpoint, for OAUTHBEARER")
+    oauth_client_id: str = Field("", description="the client's id at the token endpoint")
+    oauth_client_secret: SecretStr = Field(
+        SecretStr(""), description="the client's secret; better given in a file"
+    )
+    oauth_client_secret_file: Path | None = Field(
+        None, description="file with the client's secret, read again for each new client"
+    )
+    oauth_scope: str = Field("", description="scopes to ask for, separated by spaces; empty: the usual ones")
+    oauth_cafile: Path | None = Field(
+        None, description="PEM file with the authority of the token endpoint; none: the system's"
+    )
     replication_factor: int = Field(
         1,
         ge=1,
@@ -40,6 +67,30 @@ class KafkaSettings(BaseModel):
     validated_partitions: int = Field(8, ge=1, description="of each avion.validated topic; more likewise")
     timeout_s: float = Field(15.0, gt=0, description="how long a command waits for the broker")
 
+    @field_validator("oauth_token_url")
+    @classmethod
+    def _readable_by_nobody(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if url and not (parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname))):
+            raise ValueError("the secret would cross the network in the clear, use https")
+        if parts.username or parts.password:
+            raise ValueError("an address holds no credentials")
+        return url
+
+    @model_validator(mode="after")
+    def _provable(self) -> Self:
+        if self.security_protocol.startswith("SASL"):
+            oauth = self.sasl_mechanism == "OAUTHBEARER"
+            for name in ("oauth_token_url", "oauth_client_id") if oauth else ("sasl_username",):
+                if not getattr(self, name):
+                    raise ValueError(
+                        f"kafka.{name} is not set, and {self.security_protocol} with {self.sasl_mechanism} "
+                        "needs it"
+                    )
+        if self.ssl_keyfile and not self.ssl_certfile:
+            raise ValueError("a key is of no use without its certificate, kafka.ssl_certfile")
+        return self
+
     @model_validator(mode="after")
     def _writable(self) -> Self:
         if self.min_insync_replicas > self.replication_factor:
@@ -49,7 +100,10 @@ class KafkaSettings(BaseModel):
         return self
 
     def confluent(self, **extra: Any) -> dict[str, Any]:
-        """Configuration for confluent-kafka, ``extra`` in librdkafka's names (underscores for dots)."""
+        """Configuration for confluent-kafka, ``extra`` in librdkafka's names (underscores for dots).
+
+        Raises ``UsageError`` when a file with a secret cannot be used.
+        """
         config: dict[str, Any] = {
             "bootstrap.servers": self.bootstrap_servers,
             "security.protocol": self.security_protocol,
@@ -58,15 +112,30 @@ class KafkaSettings(BaseModel):
         for name, path in (
             ("ssl.ca.location", self.ssl_cafile),
             ("ssl.certificate.location", self.ssl_certfile),
-            ("ssl.key.location", self.ssl_keyfile),
+            # Python looks for the key beside the certificate, librdkafka would show none.
+            ("ssl.key.location", self.ssl_keyfile or self.ssl_certfile),
         ):
             if path is not None:
                 config[name] = str(path)
         if self.security_protocol.startswith("SASL"):
-            config["sasl.mechanism"] = self.sasl_mechanism
-            config["sasl.username"] = self.sasl_username
-            config["sasl.password"] = self.sasl_password.get_secret_value()
+            config |= self._sasl()
         return config | {name.replace("_", "."): value for name, value in extra.items()}
+
+    def _sasl(self) -> dict[str, Any]:
+        config: dict[str, Any] = {"sasl.mechanism": self.sasl_mechanism}
+        if self.sasl_mechanism != "OAUTHBEARER":
+            return config | {"sasl.username": self.sasl_username, "sasl.password": self.password()}
+        config |= {
+            "sasl.oauthbearer.method": "oidc",
+            "sasl.oauthbearer.token.endpoint.url": self.oauth_token_url,
+            "sasl.oauthbearer.client.id": self.oauth_client_id,
+            "sasl.oauthbearer.client.secret": self.client_secret(),
+        }
+        if self.oauth_scope:
+            config["sasl.oauthbearer.scope"] = self.oauth_scope
+        if self.oauth_cafile:
+            config["https.ca.location"] = str(self.oauth_cafile)
+        return config
 
     def reading(self, **extra: Any) -> dict[str, Any]:
         """As :meth:`confluent`, of a consumer that reads what is committed, assigned and without a group."""
@@ -81,11 +150,51 @@ class KafkaSettings(BaseModel):
             **extra,
         )
 
+    @property
+    def principal(self) -> str:
+        """Whom the broker takes us for, as far as the settings tell."""
+        if not self.security_protocol.startswith("SASL"):
+            return "this client"
+        return self.oauth_client_id if self.sasl_mechanism == "OAUTHBEARER" else self.sasl_username
+
+    def secrets(self) -> list[str]:
+        """What may be shown to nobody. Raises ``UsageError``."""
+        if not self.security_protocol.startswith("SASL"):
+            return []
+        if self.sasl_mechanism != "OAUTHBEARER":
+            return [self.password()]
+        pair = f"{self.oauth_client_id}:{self.client_secret()}"
+        return [self.client_secret(), b64encode(pair.encode()).decode()]
+
+    def password(self) -> str:
+        """The SASL password as it is now. Raises ``UsageError``."""
+        return Secret(self.sasl_password, self.sasl_password_file, "kafka.sasl_password").value
+
+    def client_secret(self) -> str:
+        """The OAuth client's secret as it is now. Raises ``UsageError``."""
+        secret = Secret(self.oauth_client_secret, self.oauth_client_secret_file, "kafka.oauth_client_secret")
+        if not secret.value:
+            raise UsageError("a client id needs a secret", where="setting kafka.oauth_client_secret")
+        return secret.value
+
     def ssl_context(self) -> ssl.SSLContext | None:
-        """The TLS context for aiokafka and Faust; None without TLS."""
+        """The TLS context for aiokafka and Faust; None without TLS. Raises ``UsageError``."""
         if not self.security_protocol.endswith("SSL"):
             return None
-        context = ssl.create_default_context(cafile=str(self.ssl_cafile) if self.ssl_cafile else None)
-        if self.ssl_certfile:
-            context.load_cert_chain(self.ssl_certfile, self.ssl_keyfile)
+        name = "ssl_cafile"
+        try:
+            context = ssl.create_default_context(cafile=self.ssl_cafile)
+            if self.ssl_certfile:
+                name = "ssl_certfile"
+                # Without a password, OpenSSL would ask the terminal for that of an encrypted key.
+                context.load_cert_chain(self.ssl_certfile, self.ssl_keyfile, password="")
+        except (OSError, ValueError) as error:
+            raise UsageError(f"cannot be used: {error}", where=f"setting kafka.{name}") from None
         return context
+
+
+def _is_loopback(host: str | None) -> bool:
+    try:
+        return ip_address(host or "").is_loopback
+    except ValueError:
+        return host == "localhost"

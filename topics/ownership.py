@@ -18,6 +18,7 @@ from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as Offset
 
 from schemas.errors import Problem, Unreachable
+from topics.admin import denial
 from topics.connection import KafkaSettings
 from topics.transaction import AbandonedError, OwnershipLostError, TransactionalProducer
 
@@ -213,6 +214,8 @@ class Ownership:
             found = await self.blocking(self._read_positions, wanted) if wanted else []
             total = await self.blocking(self._partitions_of, wanted[0].topic) if wanted else 0
         except KafkaException as exception:
+            if denied := denial(exception.args[0], self.kafka, self.group):
+                raise denied from None
             raise Unreachable(
                 f"the broker did not hand over {len(wanted)} partitions: {exception.args[0].str()}",
                 where=self.kafka.bootstrap_servers,

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (
-    AdminClient,
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
@@ -21,7 +20,8 @@ from confluent_kafka.admin import (
     TopicMetadata,
 )
 
-from schemas.errors import Problem, Unreachable
+from schemas.errors import Problem
+from topics.admin import Admin, Denied, problem
 from topics.catalogue import BATCHES, CATALOGUE, RAW, VALIDATED, Topic
 from topics.connection import KafkaSettings
 from topics.drift import Action, Allowed, Change, Found, Safety, created_with, differing, missing
@@ -91,7 +91,7 @@ def require(settings: KafkaSettings, topics: Sequence[Topic] = CATALOGUE) -> Sta
     """
     broker = _Broker(settings)
     where = settings.bootstrap_servers
-    known = broker.topics()
+    known = broker.topics(topics)
     if lacking := [topic.name for topic in topics if topic.name not in known]:
         raise Problem(
             f"no such topic: {', '.join(lacking)}",
@@ -107,7 +107,7 @@ def require(settings: KafkaSettings, topics: Sequence[Topic] = CATALOGUE) -> Sta
                 remedy="give it as many with `spotstream topics apply --allow partitions`",
             )
     configs: dict[str, dict[str, str]] = {}
-    with contextlib.suppress(_DeniedError):  # who may not ask what they are cannot be warned
+    with contextlib.suppress(Denied):  # who may not ask what they are cannot be warned
         configs = broker.settings_of(topics)
     weak = [
         line
@@ -146,25 +146,17 @@ def _weaknesses(name: str, found: Found, settings: KafkaSettings) -> list[str]:
     return weak
 
 
-class _DeniedError(Problem):
-    """The broker does not let us ask."""
-
-
 class _Broker:
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
         self._safety = Safety(settings.replication_factor, settings.min_insync_replicas)
-        self._admin = AdminClient(settings.confluent())
+        self._admin = Admin(settings)
 
-    def topics(self) -> dict[str, TopicMetadata]:
-        try:
-            known: dict[str, TopicMetadata] = self._admin.list_topics(timeout=self._settings.timeout_s).topics
-        except KafkaException as error:
-            raise self._problem(error) from error
-        return known
+    def topics(self, declared: Iterable[Topic] = ()) -> dict[str, TopicMetadata]:
+        return self._admin.topics(*(topic.name for topic in declared))
 
     def differences(self, declared: list[Topic]) -> list[Change]:
-        known = self.topics()
+        known = self.topics(declared)
         changes = [missing(topic, self._safety) for topic in declared if topic.name not in known]
         present = [topic for topic in declared if topic.name in known]
         settings = self.settings_of(present)
@@ -240,22 +232,7 @@ class _Broker:
         except KafkaException as error:
             if error.args[0].code() == but:
                 return None
-            raise self._problem(error, topic) from error
-
-    def _problem(self, error: KafkaException, topic: str = "") -> Problem:
-        cause: KafkaError = error.args[0]
-        where = self._settings.bootstrap_servers
-        if cause.code() in _SILENT:
-            return Unreachable(
-                f"no Kafka broker answered within {self._settings.timeout_s:g} s",
-                where=where,
-                remedy="start one (`spotstream up`), or set kafka.bootstrap_servers",
-            )
-        kind = _DeniedError if cause.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED else Problem
-        return kind(cause.str(), where=f"topic {topic} at {where}" if topic else where)
-
-
-_SILENT = {KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT, KafkaError._RESOLVE}
+            raise problem(error.args[0], self._settings, topic) from error
 
 
 def _beside_raw(topic: Topic, known: dict[str, TopicMetadata]) -> Topic:

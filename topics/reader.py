@@ -15,9 +15,10 @@ from confluent_kafka import (
     Message,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import OffsetSpec
 
 from schemas.errors import Problem, Unreachable
+from topics.admin import Admin, denial
 from topics.connection import KafkaSettings
 
 _CHUNK = 10_000
@@ -111,7 +112,7 @@ def _begins(kafka: KafkaSettings, topic: str, since: datetime | None) -> list[To
 
 def read_between(
     kafka: KafkaSettings, topic: str, begins: Mapping[int, int], ends: dict[int, int], stable_s: float
-) -> Iterator[Message]:
+) -> Generator[Message, None, None]:
     """As :func:`read_all`, of each partition from an offset up to another, which is above it."""
     begin = [TopicPartition(topic, partition, offset) for partition, offset in begins.items()]
     with _consumer(kafka) as consumer:
@@ -229,7 +230,7 @@ def _consumer(kafka: KafkaSettings, **callbacks: Any) -> Iterator[Consumer]:
 
 def _offsets(kafka: KafkaSettings, topic: str, which: OffsetSpec) -> dict[int, int]:
     """By partition, an offset as uncommitted reading shows it: open transactions hide nothing."""
-    admin = AdminClient(kafka.confluent())
+    admin = Admin(kafka)
     deadline = time.monotonic() + kafka.timeout_s
     while True:
         try:
@@ -241,12 +242,9 @@ def _offsets(kafka: KafkaSettings, topic: str, which: OffsetSpec) -> dict[int, i
             time.sleep(_POLL_S)
 
 
-def _ask(admin: AdminClient, kafka: KafkaSettings, topic: str, which: OffsetSpec) -> dict[int, int]:
-    metadata = admin.list_topics(topic, timeout=kafka.timeout_s).topics[topic]
-    if metadata.error is not None:
-        raise KafkaException(metadata.error)
+def _ask(admin: Admin, kafka: KafkaSettings, topic: str, which: OffsetSpec) -> dict[int, int]:
     asked = admin.list_offsets(
-        {TopicPartition(topic, partition): which for partition in metadata.partitions},
+        {TopicPartition(topic, partition): which for partition in admin.topic(topic).partitions},
         isolation_level=IsolationLevel.READ_UNCOMMITTED,
         request_timeout=kafka.timeout_s,
     )
@@ -311,7 +309,7 @@ class _Reading:
 def _problem(error: KafkaError, kafka: KafkaSettings, topic: str) -> Problem:
     if error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
         return Problem("no such topic", where=topic, remedy="create it with `spotstream topics apply`")
-    return Unreachable(
+    return denial(error, kafka, topic) or Unreachable(
         f"the broker cannot be reached: {error.str()}",
         where=kafka.bootstrap_servers,
         remedy="check kafka.bootstrap_servers and that the broker runs",

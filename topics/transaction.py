@@ -5,9 +5,11 @@ Calls block and are made from one thread at a time; the librdkafka underneath se
 
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
+from topics.admin import denial, unwritable
 from topics.connection import KafkaSettings
 
 #: What a new owner's fence, or the group's next generation, does to the one before.
@@ -22,6 +24,9 @@ _LOST = frozenset(
         KafkaError.REBALANCE_IN_PROGRESS,
     }
 )
+
+#: Messages that may wait to be sent.
+QUEUE = 1_000_000
 
 #: How long one call blocks before it looks whether it was abandoned.
 _SLICE_S = 1.0
@@ -40,7 +45,7 @@ class TransactionalProducer:
 
     def __init__(self, kafka: KafkaSettings, transactional_id: str, *, timeout_s: float) -> None:
         self.transactional_id = transactional_id
-        self._deadline_s = kafka.timeout_s
+        self._kafka = kafka
         self._abandoned = threading.Event()
         self._producer = Producer(
             kafka.confluent(
@@ -51,7 +56,7 @@ class TransactionalProducer:
                 linger_ms=5,
                 batch_size=1_000_000,
                 message_max_bytes=25_165_824,
-                queue_buffering_max_messages=1_000_000,
+                queue_buffering_max_messages=QUEUE,
                 # Java's default, so that Kafka Streams and Connect find equal keys in equal partitions.
                 partitioner="murmur2_random",
                 # While the markers of the last transaction are being written the coordinator answers
@@ -64,9 +69,13 @@ class TransactionalProducer:
     def fence(self) -> None:
         """End every earlier owner of this id and abort what it left open.
 
-        Raises ``KafkaException`` when the broker cannot be reached in time.
+        Raises ``KafkaException`` when the broker cannot be reached in time, ``Denied`` for want of an ACL.
         """
-        self._producer.init_transactions(self._deadline_s)
+        try:
+            self._producer.init_transactions(self._kafka.timeout_s)
+        except KafkaException as exception:
+            self._raise_if_denied(exception.args[0])
+            raise
 
     def commit(
         self,
@@ -77,7 +86,8 @@ class TransactionalProducer:
         """Commit what ``produce`` sends together with the ``offsets`` of ``group`` (its metadata, as bytes).
 
         Repeats the transaction, ``produce`` included, when the broker wants it aborted. Raises
-        :class:`OwnershipLostError`, :class:`AbandonedError`, or ``KafkaException`` for what is beyond repair.
+        :class:`OwnershipLostError`, :class:`AbandonedError`, ``Denied`` for what an ACL is missing for, or
+        ``KafkaException`` for what is beyond repair.
         """
         while True:
             try:
@@ -89,6 +99,7 @@ class TransactionalProducer:
                     )
                 self._patiently(lambda: self._producer.commit_transaction(_SLICE_S))
             except KafkaException as exception:
+                self._raise_if_denied(exception.args[0], produce)
                 self._abort_or_raise(exception)
             else:
                 return
@@ -105,6 +116,15 @@ class TransactionalProducer:
             else:
                 return
 
+    def _raise_if_denied(self, error: KafkaError, produce: Callable[[Any], None] = lambda _: None) -> None:
+        """An ACL that is missing stays missing: to try again would take for ever."""
+        if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            written = _Topics()
+            produce(written)
+            raise unwritable(self._kafka, written.names)
+        if denied := denial(error, self._kafka, f"of {self.transactional_id}"):
+            raise denied
+
     def _abort_or_raise(self, exception: KafkaException) -> None:
         error: KafkaError = exception.args[0]
         if error.code() in _LOST:
@@ -119,6 +139,20 @@ class TransactionalProducer:
         """Give up a transaction that may be under way; the next owner's fence aborts it. Thread-safe."""
         self._abandoned.set()
         self._producer.purge()
+
+
+class _Topics:
+    """Takes what a producer takes, and keeps no more of it than the topics' ``names``."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def produce(self, topic: str, *_: Any, **__: Any) -> None:
+        self.names.add(topic)
+
+    def produce_batch(self, topic: str, messages: Sequence[Any], *_: Any, **__: Any) -> int:
+        self.names.add(topic)
+        return len(messages)
 
 
 def send_all(producer: Producer, topic: str, messages: list[dict[str, bytes]], partition: int = -1) -> None:

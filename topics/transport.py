@@ -20,6 +20,7 @@ from faust.types import TP, ConsumerMessage
 
 from topics.connection import KafkaSettings
 from topics.ownership import Chunk, Ownership
+from topics.token import ClientCredentials
 
 SCHEME = "chunks"
 
@@ -190,10 +191,12 @@ def credentials(kafka: KafkaSettings) -> Any:
     """Faust's form of the Kafka section's credentials; None without any."""
     context = kafka.ssl_context()
     if kafka.security_protocol.startswith("SASL"):
+        if kafka.sasl_mechanism == "OAUTHBEARER":
+            return faust.auth.OAuthCredentials(oauth_cb=ClientCredentials(kafka), ssl_context=context)
         return faust.SASLCredentials(
             mechanism=kafka.sasl_mechanism,
             username=kafka.sasl_username,
-            password=kafka.sasl_password.get_secret_value(),
+            password=kafka.password(),
             ssl_context=context,
         )
     return faust.SSLCredentials(context=context) if context else None

@@ -18,10 +18,10 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from schemas.errors import UsageError
 from schemas.redact import hide
+from schemas.secret import Secret
 from streams import log
 from streams.dispatch.pool import Pool, Reply, address
 from streams.dispatch.retry_after import retry_after_s
-from streams.dispatch.secret import Secret
 from streams.settings import AvstarSettings
 
 _ANSWER_BYTES = 65_536

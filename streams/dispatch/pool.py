@@ -11,7 +11,7 @@ import aiohttp
 from yarl import URL
 
 from schemas.errors import UsageError
-from streams.dispatch.secret import Secret
+from schemas.secret import Secret
 from streams.settings import AvstarSettings
 
 

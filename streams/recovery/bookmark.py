@@ -9,12 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 
-from confluent_kafka import OFFSET_INVALID, Consumer, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import OFFSET_INVALID, KafkaException, Producer, TopicPartition
 
-from schemas.errors import Problem, Unreachable
+from schemas.errors import Problem
 from schemas.letter import now
 from streams.recovery.span import Spans
+from topics.admin import Admin, problem
 from topics.catalogue import BATCHES, RAW
 from topics.connection import KafkaSettings
 from topics.ownership import group_metadata
@@ -51,7 +51,7 @@ class Bookmark:
         try:
             self._producer.fence()
         except KafkaException as error:
-            raise self._unreachable(error) from None
+            raise problem(error.args[0], self._kafka, self._group) from None
 
     def new(self, spans: Spans) -> Marks:
         """Of a replay that begins now."""
@@ -91,20 +91,8 @@ class Bookmark:
             raise Problem("the same replay was started elsewhere", remedy="it goes on from here") from None
 
     def _committed(self, group: str, topic: str) -> list[TopicPartition]:
-        try:
-            metadata = AdminClient(self._kafka.confluent()).list_topics(topic, timeout=self._kafka.timeout_s)
-            asked = [TopicPartition(topic, partition) for partition in metadata.topics[topic].partitions]
-            consumer = Consumer(self._kafka.confluent(group_id=group, enable_auto_commit=False))
-            try:
-                return list(consumer.committed(asked, self._kafka.timeout_s))
-            finally:
-                consumer.close()
-        except KafkaException as error:
-            raise self._unreachable(error) from None
-
-    def _unreachable(self, error: KafkaException) -> Unreachable:
-        what = f"the broker cannot be reached: {error.args[0].str()}"
-        return Unreachable(what, where=self._kafka.bootstrap_servers)
+        admin = Admin(self._kafka)
+        return admin.committed(group, [TopicPartition(topic, at) for at in admin.topic(topic).partitions])
 
 
 def _offset(marks: Marks, partition: int) -> TopicPartition:

@@ -6,10 +6,11 @@ from datetime import datetime
 from typing import NamedTuple
 
 from confluent_kafka import KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import OffsetSpec
 
 from schemas.batch import Source
-from schemas.errors import Unreachable, UsageError
+from schemas.errors import UsageError
+from topics.admin import Admin, problem
 from topics.catalogue import RAW
 from topics.connection import KafkaSettings
 
@@ -54,14 +55,12 @@ class Spans(NamedTuple):
 
 def _at(kafka: KafkaSettings, moment: datetime) -> dict[int, int]:
     """By partition, the offset of the first record that was published then or later."""
-    admin = AdminClient(kafka.confluent())
+    admin = Admin(kafka)
     spec = OffsetSpec.for_timestamp(int(moment.timestamp() * 1000))
     try:
-        metadata = admin.list_topics(RAW.name, timeout=kafka.timeout_s).topics[RAW.name]
-        partitions = [TopicPartition(RAW.name, partition) for partition in metadata.partitions]
+        partitions = [TopicPartition(RAW.name, partition) for partition in admin.topic(RAW.name).partitions]
         asked = admin.list_offsets(dict.fromkeys(partitions, spec), request_timeout=kafka.timeout_s)
         found = {at.partition: answer.result(kafka.timeout_s).offset for at, answer in asked.items()}
     except KafkaException as error:
-        what = f"the broker cannot be reached: {error.args[0].str()}"
-        raise Unreachable(what, where=kafka.bootstrap_servers) from None
+        raise problem(error.args[0], kafka, RAW.name) from None
     return {partition: offset if offset >= 0 else _END for partition, offset in found.items()}

@@ -7,6 +7,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from schemas.descriptor import Descriptor
 from schemas.errors import Unreachable
+from topics.admin import denial
 from topics.catalogue import FILES
 from topics.connection import KafkaSettings
 from topics.reader import read_compacted
@@ -34,7 +35,7 @@ class Descriptors:
         self._lock = threading.Lock()
         self._consumer = Consumer(
             kafka.confluent(
-                group_id="spotstream-descriptors",
+                group_id="spotstream-reader",
                 enable_auto_commit=False,
                 enable_partition_eof=True,
                 # Another tailer's open transaction would hide what is committed behind it; and an id is made
@@ -68,7 +69,9 @@ class Descriptors:
             elif error.code() == KafkaError._PARTITION_EOF:
                 return
             else:
-                raise Unreachable(f"{FILES.name}: {error.str()}", where=self._kafka.bootstrap_servers)
+                raise denial(error, self._kafka, FILES.name) or Unreachable(
+                    f"{FILES.name}: {error.str()}", where=self._kafka.bootstrap_servers
+                )
 
     def _add(self, key: bytes, value: bytes) -> None:
         try:

@@ -1,13 +1,13 @@
 """A secret: where it comes from, and how it is renewed."""
 
+import logging
 from pathlib import Path
 
 from pydantic import SecretStr
 
 from schemas.errors import UsageError
-from streams import log
 
-_log = log.get(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Secret:
@@ -37,7 +37,7 @@ class Secret:
                 self._complaint = ""
             except UsageError as error:
                 if str(error) != self._complaint:  # once, not with every request
-                    _log.error("the secret could not be read again and is kept", why=str(error))
+                    logger.warning("the secret could not be read again and is kept: %s", error)
                 self._complaint = str(error)
         return self._value
 
