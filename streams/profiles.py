@@ -151,7 +151,7 @@ def _enter(
     report: Report, framed: Framed, verdicts: list[Valid | Invalid], lines: _Lines, first: int
 ) -> None:
     rejected = []
-    for verdict, offset, number in zip(verdicts, framed.offsets, framed.numbers, strict=True):
+    for verdict, offset, number in zip(verdicts, framed.offsets.tolist(), framed.numbers.tolist(), strict=True):
         if isinstance(verdict, Valid):
             report.accepted[verdict.kind] += 1
         else:

@@ -2,13 +2,25 @@
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
-from streams.formats.framing import Dialect, Framed, Framer, Framing
+from streams.formats.framing import Framed, Framer, Framing, Oversized
+from streams.formats.grammar import Dialect
 from streams.formats.markup import XmlFramer
 from streams.formats.wide import WideFramer
 
 #: A framer from a limit, a position, a number and pending bytes.
 Make = Callable[[int, int, int, int], Framing]
+
+
+class Whole(NamedTuple):
+    """What several feeds gave, together: for each record what :class:`Framed` says of it."""
+
+    records: list[bytes]
+    offsets: list[int]
+    numbers: list[int]
+    skipped: list[int]
+    oversized: list[Oversized]
 
 
 def delimited(dialect: Dialect) -> Make:
@@ -64,7 +76,7 @@ def tokens(name: str) -> list[bytes]:
     return [*(token.decode().encode(encoding) for token in plain), b"x", b"\n"] if encoding else plain
 
 
-def frame(make: Make, data: bytes, cuts: Sequence[int] = (), *, limit: int = 1_048_576) -> Framed:
+def frame(make: Make, data: bytes, cuts: Sequence[int] = (), *, limit: int = 1_048_576) -> Whole:
     """All of ``data``, fed in pieces."""
     framer = make(limit, 0, 0, 0)
     bounds = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
@@ -74,12 +86,19 @@ def frame(make: Make, data: bytes, cuts: Sequence[int] = (), *, limit: int = 1_0
     return together(parts)
 
 
-def together(parts: Sequence[Framed]) -> Framed:
+def together(parts: Sequence[Framed]) -> Whole:
     """What several feeds gave, as one."""
-    return Framed(*([item for part in column for item in part] for column in zip(*parts, strict=True)))
+    whole = Whole([], [], [], [], [])
+    for part in parts:
+        whole.records.extend(part.records)
+        whole.offsets.extend(part.offsets.tolist())
+        whole.numbers.extend(part.numbers.tolist())
+        whole.skipped.extend(part.skipped.tolist())
+        whole.oversized.extend(part.oversized)
+    return whole
 
 
-def check(make: Make, data: bytes, cuts: Sequence[int], limit: int) -> Framed:
+def check(make: Make, data: bytes, cuts: Sequence[int], limit: int) -> Whole:
     """Raise ``AssertionError`` where a promise is broken."""
     whole = frame(make, data, limit=limit)
     assert frame(make, data, cuts, limit=limit) == whole
@@ -93,7 +112,7 @@ def check(make: Make, data: bytes, cuts: Sequence[int], limit: int) -> Framed:
     return whole
 
 
-def _check_places(data: bytes, framed: Framed, limit: int) -> None:
+def _check_places(data: bytes, framed: Whole, limit: int) -> None:
     """Skipped bytes and records are the input, in order, and every number is given out once."""
     end = 0
     for record, offset, skipped in zip(framed.records, framed.offsets, framed.skipped, strict=True):

@@ -6,7 +6,8 @@ from oracle import verdicts
 from schemas import profile
 from schemas.descriptor import Descriptor
 from schemas.records import Invalid, Valid
-from streams.formats.framing import Dialect, Framer
+from streams.formats.framing import Framer
+from streams.formats.grammar import Dialect
 from streams.lab.generate import HEADINGS, Line, generate
 from streams.validate.judge import Judge
 

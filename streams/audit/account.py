@@ -176,7 +176,7 @@ def _unpublished(
         source = None  # another file by now
     found = 0
     while source and (framed := source.read(final=False)):
-        found += len(framed.records) + len(framed.oversized)
+        found += framed.count + len(framed.oversized)
     file.close()
     return found
 

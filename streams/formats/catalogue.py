@@ -4,7 +4,8 @@ from schemas.descriptor import Descriptor
 from schemas.errors import UsageError
 from schemas.profile import Profile
 from streams.formats.elements import XmlRows
-from streams.formats.framing import Dialect, Framer, Framing
+from streams.formats.framing import Framer, Framing
+from streams.formats.grammar import Dialect
 from streams.formats.markup import XmlFramer
 from streams.formats.positions import FixedRows
 from streams.formats.rows import DelimitedRows, Rows

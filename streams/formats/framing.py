@@ -13,25 +13,17 @@ blocks changes the records. Quotes are RFC 4180's, with mercy where mercy harms 
 Lines end with LF or CRLF; a lone CR is data. Blank lines and comment lines are skipped.
 """
 
-import re
 from collections.abc import Sequence
-from io import BytesIO
-from itertools import accumulate
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-#: Lines that one record may span. A field that holds more line breaks was never meant to.
-LINES = 1000
+import numpy as np
+from numpy.typing import NDArray
+
+from streams.formats.grammar import Dialect, Grammar, Ints, line_ends
 
 #: What is kept of a record that is too large.
 HEAD = 65_536
-
-
-class Dialect(NamedTuple):
-    """How fields are told apart, in the file's own bytes. Empty ``quote`` or ``comment``: there are none."""
-
-    delimiter: bytes = b","
-    quote: bytes = b'"'
-    comment: bytes = b"#"
 
 
 class Oversized(NamedTuple):
@@ -43,16 +35,46 @@ class Oversized(NamedTuple):
     head: bytes
 
 
-class Framed(NamedTuple):
-    """What a block completed: records with their terminators, and for each its offset, its number in the
-    file from 1, and the bytes skipped before it. An oversized line takes a number; its bytes are skipped.
+@dataclass(frozen=True, slots=True, eq=False)
+class Framed:
+    """What a block completed, without an object for each record.
+
+    The records, terminators included, lie in ``data`` from ``starts`` on and have ``sizes``. Each has its
+    offset in the file, its number in it from 1, and the bytes skipped before it. An oversized line takes a
+    number; its bytes are skipped.
     """
 
-    records: list[bytes]
-    offsets: list[int]
-    numbers: Sequence[int]
-    skipped: list[int]
+    data: bytes
+    starts: Ints
+    sizes: Ints
+    offsets: Ints
+    numbers: Ints
+    skipped: Ints
     oversized: list[Oversized]
+
+    @classmethod
+    def placed(
+        cls, data: bytes, places: Sequence[tuple[int, int, int, int, int]], oversized: list[Oversized]
+    ) -> "Framed":
+        """From a start, size, offset, number and bytes skipped for each record."""
+        starts, sizes, offsets, numbers, skipped = np.array(places, np.int64).reshape(-1, 5).T
+        return cls(data, starts, sizes, offsets, numbers, skipped, oversized)
+
+    @property
+    def count(self) -> int:
+        """How many records."""
+        return len(self.starts)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all records."""
+        return int(self.sizes.sum())
+
+    @property
+    def records(self) -> list[bytes]:
+        """The records themselves. For millions of them there is no need of this."""
+        places = zip(self.starts.tolist(), (self.starts + self.sizes).tolist(), strict=True)
+        return [self.data[start:end] for start, end in places]
 
 
 class Framing(Protocol):
@@ -93,7 +115,7 @@ class Framer:
     ) -> None:
         self.position, self.number, self.pending = position, number, pending
         self._limit = limit
-        self._grammar = _Grammar(dialect)
+        self._grammar = Grammar(dialect)
         self._held = b""
         self._long = b""  # the head of a line that is above the limit and has not ended yet
         self._long_size = 0
@@ -109,67 +131,72 @@ class Framer:
         if self._long_size:
             block = self._run_over(block, oversized, final=final)
         data = self._held + block
-        records, end = self._records(data, final=final)
-        more = self._take(records, noisy=self._grammar.has_noise(data))
-        self._held = data[end:]
+        ends = self._ends(data, final=final)
+        framed = self._take(data, ends, oversized)
+        self._held = data[int(ends[-1]) :] if len(ends) else data
         if len(self._held) > self._limit and b"\n" not in self._held:
             self._long, self._long_size, self._held = self._held[:HEAD], len(self._held), b""
-        # Only oversized lines come before what the rest of the block holds.
-        return more._replace(oversized=[*oversized, *more.oversized])
+        return framed
 
-    def _records(self, data: bytes, *, final: bool) -> tuple[list[bytes], int]:
-        """The complete records and skippable lines of ``data``, and where they end."""
-        whole = len(data) if final else data.rfind(b"\n") + 1
-        lines = BytesIO(data[:whole]).readlines()
+    def _ends(self, data: bytes, *, final: bool) -> Ints:
+        """Where the complete records and skippable lines of ``data`` end, one behind the other."""
+        ends = line_ends(data, final=final)
         grammar = self._grammar
-        if not grammar.quote or grammar.quote not in data:
-            return lines, whole
-        starts = list(accumulate(map(len, lines), initial=0))
-        records: list[bytes] = []
-        done = 0
-        for index in grammar.open_lines(lines):
+        if not len(ends):
+            return ends
+        whole, done = int(ends[-1]), 0
+        inner = np.zeros(len(ends), np.bool_)  # ends of lines within a record
+        for index in grammar.open_lines(data, ends):
             if index < done:
                 continue
-            records += lines[done:index]
-            start = starts[index]
+            start = int(ends[index - 1]) if index else 0
             record = grammar.record(data, start, whole, self._limit)
             if not record and not final and grammar.may_close(data, start, self._limit):
-                return records, start
-            record = record or lines[index]
-            records.append(record)
-            done = index + record.count(b"\n") + (not record.endswith(b"\n"))
-        return records + lines[done:], whole
+                return ends[:index][~inner[:index]]
+            done = index + max(1, record.count(b"\n") + (not record.endswith(b"\n")))
+            inner[index : done - 1] = True
+        return ends[~inner] if done else ends
 
-    def _take(self, records: list[bytes], *, noisy: bool) -> Framed:
-        if not records:
-            return Framed([], [], range(0), [], [])
-        if noisy or max(map(len, records)) > self._limit:
-            return self._take_one_by_one(records)
-        offsets = list(accumulate(map(len, records), initial=self.position))
-        first, self.position = self.number + 1, offsets.pop()
-        skipped = [self.pending] + [0] * (len(records) - 1)
-        self.number += len(records)
-        self.pending = 0
-        return Framed(records, offsets, range(first, self.number + 1), skipped, [])
-
-    def _take_one_by_one(self, records: list[bytes]) -> Framed:
-        framed = Framed([], [], numbers := [], [], [])
-        for record in records:
-            size = len(record)
-            if size > self._limit:
-                self._refuse(framed.oversized, record[:HEAD], size)
-                continue
-            if self._grammar.is_noise(record):
-                self._skip(size)
-                continue
-            self.number += 1
-            framed.records.append(record)
-            framed.offsets.append(self.position)
-            numbers.append(self.number)
-            framed.skipped.append(self.pending)
-            self.position += size
-            self.pending = 0
+    def _take(self, data: bytes, ends: Ints, oversized: list[Oversized]) -> Framed:
+        """Sort out what ends at ``ends``, and move on."""
+        starts = np.empty_like(ends)
+        starts[:1], starts[1:] = 0, ends[:-1]
+        sizes = ends - starts
+        numbers, kept = self._sift(data, starts, sizes, oversized)
+        size, number = (int(ends[-1]), int(numbers[-1])) if len(ends) else (0, self.number)
+        if kept is not None:
+            starts, sizes, numbers = starts[kept], sizes[kept], numbers[kept]
+        skipped = starts.copy()
+        skipped[:1] += self.pending
+        skipped[1:] -= starts[:-1] + sizes[:-1]
+        framed = Framed(data, starts, sizes, starts + self.position, numbers, skipped, oversized)
+        self.pending = size - int(starts[-1] + sizes[-1]) if len(starts) else self.pending + size
+        self.position += size
+        self.number = number
         return framed
+
+    def _sift(
+        self, data: bytes, starts: Ints, sizes: Ints, oversized: list[Oversized]
+    ) -> tuple[Ints, NDArray[np.bool_] | None]:
+        """Each line's number, or that of the last before it that has one; which are records, if not all."""
+        odd = self._grammar.may_be_noise(data, starts) | (sizes > self._limit)
+        numbered = np.ones(len(starts), np.int64)
+        if not odd.any():
+            return numbered.cumsum() + self.number, None
+        kept = np.ones(len(starts), np.bool_)
+        for index in np.flatnonzero(odd).tolist():
+            start, size = int(starts[index]), int(sizes[index])
+            if size > self._limit:
+                kept[index] = False
+                numbered[index] = not self._grammar.is_comment(data[start : start + HEAD])
+            elif self._grammar.is_noise(data[start : start + size]):
+                kept[index] = numbered[index] = False
+        numbers = numbered.cumsum() + self.number
+        for index in np.flatnonzero(~kept & (numbered == 1)).tolist():
+            start, size = int(starts[index]), int(sizes[index])
+            head = data[start : start + min(size, HEAD)]
+            oversized.append(Oversized(self.position + start, int(numbers[index]), size, head))
+        return numbers, kept
 
     def _skip(self, size: int) -> None:
         self.position += size
@@ -191,74 +218,3 @@ class Framer:
         self._refuse(oversized, self._long, self._long_size)
         self._long, self._long_size = b"", 0
         return block[end:]
-
-
-class _Grammar:
-    """The dialect as patterns. Everything is possessive: no input makes them backtrack."""
-
-    def __init__(self, dialect: Dialect) -> None:
-        self.quote, self._comment = dialect.quote, dialect.comment
-        mark, delimiter = re.escape(dialect.quote), re.escape(dialect.delimiter)
-        blanks = b"".join(re.escape(b) for b in (b" ", b"\t") if b != dialect.delimiter)
-        noise = rb"[%b]*+\r?(?:\n|(?<!\n)\Z)" % blanks
-        if dialect.comment:
-            noise = rb"(?:%b|%b)" % (re.escape(dialect.comment), noise)
-        self.is_noise = re.compile(noise).match
-        self._later_noise = re.compile(rb"\n" + noise).search
-        if not dialect.quote:
-            return
-        not_mark = _none_of(mark)
-        quoted = rb"%b%b(?:%b%b%b)*+" % (mark, not_mark, mark, mark, not_mark)  # up to the closing quote
-        plain = _none_of(delimiter)
-        # Of one line, as it stands: every quote that opens a field is closed.
-        self._closed = re.compile(
-            rb"%b(?:(?:^|(?<=%b))%b%b%b%b|(?!^)(?<!%b)%b%b%b)*+"
-            % (not_mark, delimiter, quoted, mark, plain, not_mark, delimiter, mark, plain, not_mark)
-        ).fullmatch
-        field = rb"(?:%b%b(?=%b|\r?(?:\n|\Z))|%b)" % (
-            quoted,
-            mark,
-            delimiter,
-            _none_of(delimiter, mark, rb"\n"),
-        )
-        self._record = re.compile(rb"%b(?:%b%b)*+\r?(?:\n|\Z)" % (field, delimiter, field)).match
-        self._beginning = re.compile(
-            rb"(?:%b%b)*+(?:%b%b?+\r?\Z|%b\Z)"
-            % (field, delimiter, quoted, mark, _none_of(delimiter, mark, rb"\n"))
-        ).match
-
-    def is_comment(self, line: bytes) -> bool:
-        """Whether it is a comment line, by its first bytes."""
-        return bool(self._comment) and line.startswith(self._comment)
-
-    def has_noise(self, data: bytes) -> bool:
-        """Whether any line of ``data`` may have to be skipped; lines inside quotes count too."""
-        return bool(self.is_noise(data) or self._later_noise(data))
-
-    def open_lines(self, lines: list[bytes]) -> list[int]:
-        """Indexes of the lines that leave a quoted field open, were a record to start there."""
-        return [
-            index
-            for index, closed in enumerate(map(self._closed, lines))
-            if not closed and not self.is_noise(lines[index])
-        ]
-
-    def record(self, data: bytes, start: int, whole: int, limit: int) -> bytes:
-        """The well-formed record over several lines that starts at ``start``; empty if there is none."""
-        found = self._record(data, start, whole)
-        if not found or found.end() - start > limit or data.count(b"\n", start, found.end()) > LINES:
-            return b""
-        return found.group()
-
-    def may_close(self, data: bytes, start: int, limit: int) -> bool:
-        """Whether what follows can still make a record of what starts at ``start``."""
-        if len(data) - start > limit or data.count(b"\n", start) > LINES:
-            return False
-        return bool(self._beginning(data, start))
-
-
-def _none_of(*tokens: bytes) -> bytes:
-    """A run of bytes in which none of the (escaped) ``tokens`` begins."""
-    if all(len(token) == 1 or (len(token) == 2 and token[:1] == b"\\") for token in tokens):
-        return rb"[^%b]*+" % b"".join(tokens)
-    return rb"(?:(?!%b)[\s\S])*+" % b"|".join(tokens)

@@ -60,29 +60,34 @@ class XmlFramer:
     def feed(self, block: bytes, *, final: bool = False) -> Framed:
         """Frame what ``block`` completes; ``final`` says that the document ends with it."""
         scan = _Scan(self._grammar, self._held + block, self._limit)
-        numbers: list[int] = []
-        framed = Framed([], [], numbers, [], [])
-        at = self._run_over(scan, framed, final=final) if self._passed else 0
+        places: list[tuple[int, int, int, int, int]] = []
+        oversized: list[Oversized] = []
+        at = self._run_over(scan, oversized, final=final) if self._passed else 0
         if not self._passed:
-            at = self._frame(scan, at, framed, numbers, final=final)
+            at = self._frame(scan, at, places, oversized, final=final)
         self._held = scan.data[at:]
         if len(self._held) > self._limit + MARGIN:
             self._pass_over()
-        return framed
+        return Framed.placed(scan.data, places, oversized)
 
-    def _frame(self, scan: "_Scan", at: int, framed: Framed, numbers: list[int], *, final: bool) -> int:
+    def _frame(
+        self,
+        scan: "_Scan",
+        at: int,
+        places: list[tuple[int, int, int, int, int]],
+        oversized: list[Oversized],
+        *,
+        final: bool,
+    ) -> int:
         """Take everything that is complete from ``at`` on; gives where the rest begins."""
         data, base, done = scan.data, self.position - at, at - self.pending
         while (begin := scan.aside(at)) < len(data) and (end := self._end(scan, begin, final=final)) >= 0:
             self.number += 1
             if end - begin > self._limit:
                 head = data[begin : min(end, begin + HEAD)]
-                framed.oversized.append(Oversized(base + begin, self.number, end - begin, head))
+                oversized.append(Oversized(base + begin, self.number, end - begin, head))
             else:
-                framed.records.append(data[begin:end])
-                framed.offsets.append(base + begin)
-                numbers.append(self.number)
-                framed.skipped.append(begin - done)
+                places.append((begin, end - begin, base + begin, self.number, begin - done))
                 done = end
             at = end
         self.position, self.pending = base + begin, begin - done
@@ -98,7 +103,7 @@ class XmlFramer:
         following = scan.start(at + 1)
         return len(scan.data) if following < 0 and final else following
 
-    def _run_over(self, scan: "_Scan", framed: Framed, *, final: bool) -> int:
+    def _run_over(self, scan: "_Scan", oversized: list[Oversized], *, final: bool) -> int:
         """Look for the end of what is above the limit; gives where the rest of the data begins."""
         data, end = scan.data, scan.start(0)
         if end < 0 and not final:
@@ -107,7 +112,7 @@ class XmlFramer:
         size, head = self._passed + end, self._head + data[: min(end, HEAD - len(self._head))]
         self._passed, self._head = 0, b""
         self.number += 1
-        framed.oversized.append(Oversized(self.position, self.number, size, head))
+        oversized.append(Oversized(self.position, self.number, size, head))
         self.position += size
         self.pending += size
         return end

@@ -5,6 +5,8 @@ So a line feed is one only where it is a whole code unit, and records keep the b
 
 from collections.abc import Callable
 
+import numpy as np
+
 from streams.formats.framing import HEAD, Framed, Framing
 
 #: Stands for every code unit beyond Latin-1; no delimiter, quote or markup is this byte.
@@ -88,10 +90,9 @@ class WideFramer:
 
     def _widened(self, framed: Framed) -> Framed:
         raw, begin, end = self._raw, self._begin, self._begin + len(self._raw)
-        offsets = [2 * offset for offset in framed.offsets]
-        places = [offset - begin for offset in offsets]
-        sizes = map(len, framed.records)
-        records = [raw[place : place + 2 * size] for place, size in zip(places, sizes, strict=True)]
+        offsets = 2 * framed.offsets
+        starts = offsets - begin
+        sizes = np.minimum(2 * framed.sizes, len(raw) - starts)
         oversized = [
             line._replace(
                 offset=2 * line.offset,
@@ -100,7 +101,7 @@ class WideFramer:
             )
             for line in framed.oversized
         ]
-        return Framed(records, offsets, framed.numbers, [2 * units for units in framed.skipped], oversized)
+        return Framed(raw, starts, sizes, offsets, framed.numbers, 2 * framed.skipped, oversized)
 
     def _head_of(self, offset: int, length: int) -> bytes:
         if self._head and offset == self._head_at:

@@ -18,7 +18,7 @@ class Chain:
         self._block = sha256()
         self.end = begin
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes | memoryview) -> None:
         """Take the bytes that follow."""
         view = memoryview(data)
         while view:

@@ -98,14 +98,14 @@ def _refuse_binary(data: bytes, encoding: str) -> None:
 
 def _examine_lines(data: bytes, profile: Profile, encoding: str, begin: int, *, final: bool) -> Head | None:
     framed = formats.framer(profile, encoding, SIZE, position=begin).feed(data, final=final)
-    if not framed.records:
+    if not framed.count:
         if final or framed.oversized:
             raise UsageError("no header row", remedy="the first line has to name the columns")
         return None
     line = framed.records[0]
     header = _fields(line, encoding, profile)
     profile.layout(header)
-    return Head(encoding, header, framed.offsets[0] + len(line))
+    return Head(encoding, header, int(framed.offsets[0]) + len(line))
 
 
 def _fields(line: bytes, encoding: str, profile: Profile) -> tuple[str, ...]:
@@ -139,7 +139,7 @@ def _examine_markup(data: bytes, profile: Profile, head: Head, *, final: bool) -
             raise UsageError("not an XML document", remedy="is it of another format?")
         return None
     framed = formats.framer(profile, _units(head.encoding), SIZE).feed(data, final=final)
-    if framed.records or framed.oversized or (final and len(_TAG.findall(root)) == 1):
+    if framed.count or framed.oversized or (final and len(_TAG.findall(root)) == 1):
         return head
     if final:
         names = ", ".join(f"<{name}>" for name in profile.xml.record) if profile.xml else ""

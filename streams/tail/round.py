@@ -1,17 +1,16 @@
 """A round: what one transaction publishes. Records, descriptors, dead letters, checkpoints: all or none."""
 
-from collections import defaultdict
-from itertools import repeat
 from typing import NamedTuple
 
 from confluent_kafka import Producer
 
 from schemas.hashes import rejection_key
 from schemas.letter import DeadLetter, Place, Reason, now
-from schemas.rawkey import pack
+from schemas.rawkeys import pack
 from streams.formats.framing import HEAD, Framed, Oversized
 from streams.tail.checkpoint import Checkpoint, State, message, withdrawal
 from streams.tail.source import Source
+from topics.block import Block, send_block
 from topics.catalogue import CHECKPOINTS, DLQ, FILES, RAW
 from topics.transaction import send_all
 
@@ -35,27 +34,26 @@ class Round:
         self.size = 0  #: bytes of the records
         self.checkpoints: dict[str, Checkpoint] = {}
         self.withdrawn: list[str] = []  #: identities whose checkpoints are taken back
-        self._raw: dict[int, list[Message]] = defaultdict(list)
+        self._raw: list[tuple[int, Block]] = []
         self._files: list[Message] = []
         self._letters: list[Letter] = []
 
     def add(self, source: Source, framed: Framed) -> None:
         """Take what a source has just read, and where it stands now."""
         # A file is described with its first record.
-        if not source.described and (framed.records or framed.oversized):
+        if not source.described and (framed.count or framed.oversized):
             self._files.append({"key": source.descriptor_id, "value": source.descriptor.dump()})
             source.described = True
-        keys = map(pack, repeat(source.descriptor_id), framed.offsets, framed.numbers, framed.skipped)
-        self._raw[source.partition] += [
-            {"key": key, "value": value} for key, value in zip(keys, framed.records, strict=False)
-        ]
+        if framed.count:
+            keys = pack(source.descriptor_id, framed.offsets, framed.numbers, framed.skipped)
+            self._raw.append((source.partition, Block(keys, framed.data, framed.starts, framed.sizes)))
         self._letters += [
             Letter(source.file.path, source.descriptor_id, source.partition, line)
             for line in framed.oversized
         ]
         self.checkpoints[source.identity] = source.checkpoint()
-        self.records += len(framed.records) + len(framed.oversized)
-        self.size += sum(map(len, framed.records))
+        self.records += framed.count + len(framed.oversized)
+        self.size += framed.size
 
     @property
     def oversized(self) -> int:
@@ -73,8 +71,8 @@ class Round:
     def produce(self, producer: Producer) -> None:
         """Queue all of it; raises ``KafkaException``."""
         send_all(producer, FILES.name, self._files)
-        for partition, messages in self._raw.items():
-            send_all(producer, RAW.name, messages, partition)
+        for partition, block in self._raw:
+            send_block(producer, RAW.name, block, partition)
         for letter in self._letters:
             post(producer, letter)
         send_all(producer, CHECKPOINTS.name, [message(moved) for moved in self.checkpoints.values()])

@@ -256,7 +256,7 @@ class Source:
         framed = self._framer.feed(block, final=final)
         self.finished = self._over = final
         self._oversized += len(framed.oversized)
-        self._skipped += self.position - begin - sum(map(len, framed.records))
+        self._skipped += self.position - begin - framed.size
         self._lengthen(block)
         if self._settings.partitioning == "block":
             self.partition = (self.partition + 1) % self._partitions

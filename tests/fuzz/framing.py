@@ -12,11 +12,11 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 with atheris.instrument_imports(include=["streams"]):
     from framers import MAKES, check, tokens
 
-    from streams.formats import framing, markup, wide
+    from streams.formats import framing, grammar, markup, wide
 
 NAME = sys.argv.pop(1)
 # So small that inputs of a few bytes reach them.
-framing.LINES, markup.NESTED, markup.MARGIN, wide._KEPT = 5, 3, 72, 80
+grammar.LINES, markup.NESTED, markup.MARGIN, wide._KEPT = 5, 3, 72, 80
 framing.HEAD = markup.HEAD = wide.HEAD = 16
 
 
