@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: install demo test test-quick soak lint bench fuzz lock clean
+.PHONY: install demo test test-quick soak lint audit-deps bench fuzz lock clean
 
 install: .venv/ready
 
@@ -45,10 +45,16 @@ fuzz: install
 	@set -e; for name in $(FRAMERS); do $(BIN)/python tests/fuzz/framing.py $$name -max_len=300 -timeout=60 \
 	  -max_total_time=$(FUZZ_S) -print_final_stats=1 -artifact_prefix=.cache/fuzz/$$name- .cache/fuzz/$$name; done
 
-# Renews the hashed lock from pyproject.toml (needs uv on the PATH).
+# Renews the hashed locks from pyproject.toml (needs uv on the PATH): ours, and of it what the image needs.
+LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+  --no-emit-index-url --no-emit-find-links --no-header --quiet
 lock:
-	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-emit-find-links --no-header --quiet --output-file requirements.lock
+	$(LOCK) --all-extras --output-file requirements.lock
+	$(LOCK) --constraint requirements.lock --output-file docker/requirements.lock
+
+# Known vulnerabilities of what the lock installs; said to be skipped where nobody can be asked.
+audit-deps: install
+	$(BIN)/python .ci/audit.py
 
 clean:
 	rm -rf .venv .cache build dist *.egg-info
