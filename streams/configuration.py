@@ -20,6 +20,7 @@ from schemas.redact import HIDDEN
 from schemas.registry import Registry
 from streams.dispatch.avstar import Avstar
 from streams.settings import FILE, PREFIX, Settings
+from streams.status.access import Access
 from topics.connection import KafkaSettings
 
 _DEFAULT = "default"
@@ -98,6 +99,7 @@ def problems(settings: Settings) -> list[Problem]:
         "tail": lambda: profile.load(settings.tail.profile),
         "kafka": lambda: _check_kafka(settings.kafka),
         "registry": lambda: Registry(settings.registry),
+        "worker": lambda: Access(settings.worker),
         "avstar": lambda: asyncio.run(_check_avstar(settings)),
     }
     for section, check in checks.items():

@@ -92,6 +92,17 @@ BOOKING_SECONDS = Histogram(
     buckets=_LONG_SECONDS,
 )
 
+#: How far ahead spots are looked for that are to air, in hours, by the label's value.
+AIRING_WITHIN = {"1h": 1, "4h": 4, "24h": 24}
+AIRING_UNBOOKED = Gauge(
+    "spotstream_airing_unbooked",
+    "Scheduled spots that are validated, air in the present clock hour or the next 1, 4 or 24, and are not "
+    "booked: their batch waits for longer than half a minute, or is a dead letter",
+    ["within"],
+)
+for _within in AIRING_WITHIN:
+    AIRING_UNBOOKED.labels(_within)
+
 # -- both roles
 
 DEAD_LETTERS = Counter(

@@ -187,6 +187,16 @@ class WorkerSettings(_Section):
     web_port: int = Field(
         6066, ge=0, le=65_534, description="validate's; dispatch takes the next one; 0: any free"
     )
+    web_token: SecretStr = Field(
+        SecretStr(""),
+        description="bearer token for pages and metrics, needed beyond this machine; better given in a file",
+    )
+    web_token_file: Path | None = Field(None, description="file with the token, read again when it changes")
+    peer_url: str = Field(
+        "",
+        pattern=r"^(https?://.+)?$",
+        description="of the other role's pages, such as `http://host:6067`; empty: the port beside ours",
+    )
 
 
 class LogSettings(_Section):

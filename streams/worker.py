@@ -17,7 +17,7 @@ from schemas.codec import Codec, schema
 from schemas.errors import Unreachable, UsageError
 from schemas.records import KINDS
 from schemas.registry import Registry
-from streams import log, metrics, status, traces
+from streams import log, metrics, traces
 from streams.dispatch.answer import Answer
 from streams.dispatch.avstar import Avstar
 from streams.dispatch.breaker import State
@@ -25,6 +25,9 @@ from streams.dispatch.delivery import Delivery
 from streams.dispatch.lane import DispatchLane
 from streams.dispatch.throttle import Throttle
 from streams.settings import Settings, WorkerSettings
+from streams.status import pages
+from streams.status.access import Access
+from streams.status.role import AvstarHealth, OwnRole
 from streams.unread import Unread
 from streams.validate.descriptors import Descriptors
 from streams.validate.flood import Refusals
@@ -57,7 +60,16 @@ def _ownership(settings: Settings, role: Role, lane: Callable[[Owned], Lane], **
     )
 
 
-def _app(ownership: Ownership, topic: Topic, settings: Settings, role: Role, max_poll_records: int) -> App:
+def _app(
+    ownership: Ownership,
+    topic: Topic,
+    settings: Settings,
+    role: Role,
+    *,
+    max_poll_records: int,
+    avstar: AvstarHealth | None = None,
+) -> App:
+    access = Access(settings.worker)
     unread = Unread(ownership, topic)
     app = App(
         ownership,
@@ -66,9 +78,10 @@ def _app(ownership: Ownership, topic: Topic, settings: Settings, role: Role, max
         consumer_max_fetch_size=topic.max_message_bytes,
         web_bind=settings.worker.web_host,
         web_host=settings.worker.web_host,
+        web_in_thread=True,  # the loop is away for as long as a window is judged
         web_port=_web_port(settings.worker, role),
     )
-    status.add_pages(app, role, unread)
+    pages.serve(app, settings, OwnRole(app, role, unread, avstar), access)
     app.task(unread.run)
     return app
 
@@ -99,7 +112,7 @@ async def _validate(settings: Settings) -> AsyncIterator[App]:
     with closing(Descriptors(settings.kafka)) as descriptors:
         ownership = _ownership(settings, "validate", lane)
         judges = Judges(descriptors, ownership.blocking)
-        yield _app(ownership, RAW, settings, "validate", settings.batch.records)
+        yield _app(ownership, RAW, settings, "validate", max_poll_records=settings.batch.records)
 
 
 @asynccontextmanager
@@ -107,10 +120,17 @@ async def _dispatch(settings: Settings) -> AsyncIterator[App]:
     dispatch = settings.dispatch
     client = Avstar(settings.avstar, requests_at_once=dispatch.requests_at_once, policy=dispatch.policy)
     metrics.TOKEN_AGE.set_function(lambda: nan if client.token_age_s is None else client.token_age_s)
+    seen = AvstarHealth()
+
+    def observe_breaker(state: State) -> None:
+        metrics.BREAKER.labels(state).inc()
+        metrics.BREAKER_CLOSED.set(state == "closed")
+        seen.became(state)
+
     throttle = Throttle(
         dispatch,
         settings.breaker,
-        observe=_observe_breaker,
+        observe=observe_breaker,
         waited=metrics.LIMITER_WAIT_SECONDS.observe,
     )
     metrics.REQUESTS_IN_FLIGHT.set_function(lambda: throttle.concurrency.in_flight)
@@ -123,17 +143,12 @@ async def _dispatch(settings: Settings) -> AsyncIterator[App]:
 
     ownership = _ownership(settings, "dispatch", lane, share=throttle.share, hold=lambda: delivery.holds)
     async with aclosing(client):
-        yield _app(ownership, BATCHES, settings, "dispatch", _BATCHES_PER_POLL)
+        yield _app(ownership, BATCHES, settings, "dispatch", max_poll_records=_BATCHES_PER_POLL, avstar=seen)
 
 
 def _observe(answer: Answer) -> None:
     metrics.ATTEMPTS.labels(type(answer).__name__.lower()).inc()
     metrics.ATTEMPT_SECONDS.observe(answer.latency_ms / 1000)
-
-
-def _observe_breaker(state: State) -> None:
-    metrics.BREAKER.labels(state).inc()
-    metrics.BREAKER_CLOSED.set(state == "closed")
 
 
 def _observe_flood(holds: bool) -> None:

@@ -97,7 +97,7 @@ class Gauge:
 
     def _page(self, role: str) -> dict[str, Any] | None:
         try:
-            with urllib.request.urlopen(f"{self._pages[role]}?format=json", timeout=_PAGE_S) as answer:  # noqa: S310 - ours, and HTTP
+            with urllib.request.urlopen(f"{self._pages[role]}role", timeout=_PAGE_S) as answer:  # noqa: S310 - ours, and HTTP
                 return dict(orjson.loads(answer.read()))
         except (OSError, ValueError):
             return None

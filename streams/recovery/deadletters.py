@@ -154,14 +154,13 @@ def show_letter(settings: Settings, prefix: str, *, as_json: bool) -> None:
     if letter is None:
         what = "parts of it are missing" if stored.said else "not a dead letter of spotstream's"
         raise Problem(what, where=stored.key, remedy="--json shows it as it is")
-    key = stored.key
     screen = console()
-    screen.print(_facts(key, letter))
-    if letter.kind == "batch":
-        screen.print("original", style="bold")
-        screen.print(safe(_body(letter)))
-    else:
-        _print_record(screen, letter, _descriptor(settings.kafka, letter))
+    screen.print(_table(facts(stored.key, letter)))
+    descriptor = descriptor_of(settings.kafka, letter)
+    if letter.kind == "record":
+        _print_cells(screen, *cells(letter, descriptor))
+    screen.print("original", style="bold")
+    screen.print(safe(original(letter, descriptor)))
     if letter.exchange:
         screen.print("exchange", style="bold")
         screen.print(safe(orjson.dumps(letter.exchange, option=orjson.OPT_INDENT_2).decode()))
@@ -169,57 +168,79 @@ def show_letter(settings: Settings, prefix: str, *, as_json: bool) -> None:
         screen.print(safe(letter.traceback, "red"))
 
 
-def _descriptor(kafka: KafkaSettings, letter: DeadLetter) -> Descriptor | None:
+def descriptor_of(kafka: KafkaSettings, letter: DeadLetter) -> Descriptor | None:
+    """Of the file that a record stood in; None for a batch, and for what is not known."""
     if not letter.place or not letter.place.descriptor:
         return None
     return read_descriptors(kafka).get(bytes.fromhex(letter.place.descriptor))
 
 
-def _facts(key: str, letter: DeadLetter) -> Table:
-    table = Table(show_header=False, box=None, pad_edge=False)
-    facts: dict[str, object] = {"key": key}
+def facts(key: str, letter: DeadLetter) -> dict[str, str]:
+    """All that a letter says in a word, by what it is; without what it does not say."""
+    found: dict[str, object] = {"key": key}
     for name in ("kind", "stage", "reason", "record_type", "records", "placement_hash", "idempotency_key"):
-        facts[name] = getattr(letter, name)
+        found[name] = getattr(letter, name)
     if letter.place:
-        facts["file"] = letter.place.path
-        facts["record number"], facts["byte offset"] = letter.place.number, letter.place.offset
-        facts["raw record"] = f"partition {letter.place.partition}, offset {letter.place.raw_offset}"
+        found["file"] = letter.place.path
+        found["record number"], found["byte offset"] = letter.place.number, letter.place.offset
+        found["raw record"] = f"partition {letter.place.partition}, offset {letter.place.raw_offset}"
     if letter.source:
-        facts["raw records"] = (
+        found["raw records"] = (
             f"partition {letter.source.partition}, offsets {letter.source.first} to {letter.source.last}"
         )
     for name in ("attempts", "retry_count", "first_failure", "last_failure", "under_way"):
-        facts[name] = getattr(letter, name)
-    facts |= {f"header {name}": value for name, value in letter.headers.items()}
-    for name, value in facts.items():
-        if value != "":
-            table.add_row(safe(name.replace("_", " "), "bold"), safe(str(value)))
+        found[name] = getattr(letter, name)
+    found |= {f"header {name}": value for name, value in letter.headers.items()}
+    return {name.replace("_", " "): str(value) for name, value in found.items() if value != ""}
+
+
+def _table(said: dict[str, str]) -> Table:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, text in said.items():
+        table.add_row(safe(name, "bold"), safe(text))
     return table
 
 
-def _print_record(screen: Console, letter: DeadLetter, descriptor: Descriptor | None) -> None:
-    """The record, cell by cell where it can be split, with the fields at fault marked."""
+class Cell(NamedTuple):
+    """Of a rejected record; ``rule``: what it breaks, empty for nothing."""
+
+    heading: str
+    field: str
+    value: str
+    rule: str
+
+
+def cells(letter: DeadLetter, descriptor: Descriptor | None) -> tuple[list[Cell], dict[str, str]]:
+    """The record cell by cell, where it can be split; and the rules that belong to no cell, by field."""
     faults = {column(reason["field"]): reason["rule"] for reason in letter.reasons}
     row = formats.rows(descriptor).read([letter.original])[0] if descriptor else None
+    found: list[Cell] = []
     if descriptor and row is not None and not isinstance(row, dict):
-        table = Table("", "heading", "field", "value", "rule")
         layout = descriptor.profile.layout(descriptor.header)
         columns = layout.of(letter.record_type)
         for heading, name, cell in zip(descriptor.header or layout.columns, columns, row, strict=False):
             rule = faults.pop(name, "") if name else ""
             if (cell.strip() and (name or descriptor.header)) or rule:
-                style = "bold red" if rule else ""
-                mark = "✗" if rule else ""
-                table.add_row(*(safe(text, style) for text in (mark, heading, name, repr(cell), rule)))
+                found.append(Cell(heading, name, cell, rule))
+    return found, faults
+
+
+def _print_cells(screen: Console, found: list[Cell], faults: dict[str, str]) -> None:
+    if found:
+        table = Table("", "heading", "field", "value", "rule")
+        for cell in found:
+            texts = ("✗" if cell.rule else "", cell.heading, cell.field, repr(cell.value), cell.rule)
+            table.add_row(*(safe(text, "bold red" if cell.rule else "") for text in texts))
         screen.print(table)
     for name, rule in faults.items():
         screen.print(safe(f"✗ {name}: {rule}" if name else f"✗ {rule}", "bold red"))
-    screen.print("original", style="bold")
-    encoding = descriptor.encoding if descriptor else "utf-8"
-    screen.print(safe(letter.original.decode(encoding, "backslashreplace").rstrip("\r\n")))
 
 
-def _body(letter: DeadLetter) -> str:
+def original(letter: DeadLetter, descriptor: Descriptor | None) -> str:
+    """The bytes as they stood, as text; of a batch the beginning of its body."""
+    if letter.kind == "record":
+        encoding = descriptor.encoding if descriptor else "utf-8"
+        return letter.original.decode(encoding, "backslashreplace").rstrip("\r\n")
     try:
         body = plain(letter.original, letter.headers.get("content-encoding", ""))
     except ValueError:

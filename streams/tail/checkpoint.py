@@ -26,7 +26,7 @@ PROOF = 1024
 KEPT = 16_384
 
 #: What the keys of claims begin with; a file's key is its identity alone.
-_CLAIM = b"tailer:"
+CLAIM = b"tailer:"
 
 
 class File(Protocol):
@@ -183,7 +183,7 @@ def unpacked(kept: str) -> bytes:
 
 def claim(name: str, instance: str) -> dict[str, bytes]:
     """The message by which a process takes over a tailer's name."""
-    return {"key": _CLAIM + name.encode(), "value": orjson.dumps({"instance": instance, "at": now()})}
+    return {"key": CLAIM + name.encode(), "value": orjson.dumps({"instance": instance, "at": now()})}
 
 
 def message(checkpoint: Checkpoint) -> dict[str, bytes]:
@@ -212,8 +212,8 @@ def state(latest: dict[bytes, bytes], parsed: dict[bytes, tuple[bytes, Checkpoin
     told = State({}, {})
     parsed = {} if parsed is None else parsed
     for key, value in latest.items():
-        if key.startswith(_CLAIM):
-            told.claims[key[len(_CLAIM) :].decode()] = orjson.loads(value)["instance"]
+        if key.startswith(CLAIM):
+            told.claims[key[len(CLAIM) :].decode()] = orjson.loads(value)["instance"]
         else:
             if key not in parsed or parsed[key][0] is not value:
                 parsed[key] = (value, Checkpoint.model_validate_json(value))

@@ -1,0 +1,62 @@
+"""What became of the batches in the last hours, from the receipts."""
+
+from collections import deque
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+import orjson
+
+#: How far back receipts are read.
+SPAN = timedelta(hours=24)
+
+#: Receipts by which the usual size of a batch is told.
+_RECENT = 50
+
+
+class Booked(NamedTuple):
+    """Records: newly booked, known to Avstar before, rejected by it; and batches that were given up."""
+
+    new: int = 0
+    known: int = 0
+    rejected: int = 0
+    dead: int = 0
+
+
+class Bookings:
+    """Takes the messages of ``avstar.receipts`` as they come."""
+
+    def __init__(self) -> None:
+        self._hours: dict[str, Booked] = {}
+        self._sizes: deque[int] = deque(maxlen=_RECENT)
+        self.last = ""  #: when a batch was last booked
+
+    def take(self, value: bytes | None) -> None:
+        """A receipt."""
+        try:
+            said: dict[str, Any] = orjson.loads(value or b"")
+            at, status, records = said["at"], said["status"], said["records"]
+        except (ValueError, KeyError, TypeError):
+            return
+        before = self._hours.get(at[:13], Booked())
+        if status in ("delivered", "redriven"):
+            self.last = max(self.last, at)
+            self._sizes.append(records)
+            self._hours[at[:13]] = Booked(
+                before.new + said.get("accepted", 0),
+                before.known + said.get("duplicates", 0),
+                before.rejected + len(said.get("rejected", ())),
+                before.dead,
+            )
+        elif status == "dead_lettered":
+            self._hours[at[:13]] = before._replace(dead=before.dead + 1)
+
+    def booked(self, now: datetime) -> Booked:
+        """In the last 24 hours, the hour in which those began included; ``now`` is aware."""
+        first = (now.astimezone(UTC) - SPAN).strftime("%Y-%m-%dT%H")
+        self._hours = {at: of for at, of in self._hours.items() if at >= first}
+        return Booked(*map(sum, zip(*self._hours.values(), strict=True)))
+
+    @property
+    def batch_records(self) -> float:
+        """Records in a batch, of late; 0 while none is known."""
+        return sum(self._sizes) / len(self._sizes) if self._sizes else 0.0
