@@ -9,7 +9,7 @@ from concurrent.futures import wait
 from pathlib import Path
 
 import structlog
-from confluent_kafka import IsolationLevel, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 from rotations import World
 
@@ -140,11 +140,14 @@ class Crowd:
             for name in world.dead():
                 TransactionalProducer(self.kafka, f"spotstream-tail-{name}", timeout_s=15).fence()
         deadline = time.monotonic() + _SETTLED_S
-        while open_at := self._open():
-            assert time.monotonic() < deadline, f"transactions stay open: {open_at}"
+        unmarked: dict[str, tuple[int, int]] | None = None
+        while unmarked != {}:
+            assert time.monotonic() < deadline, f"transactions stay open: {unmarked}"
             time.sleep(0.05)
+            with contextlib.suppress(KafkaException):  # not all leaders may be known yet
+                unmarked = self._unmarked()
 
-    def _open(self) -> dict[str, tuple[int, int]]:
+    def _unmarked(self) -> dict[str, tuple[int, int]]:
         """Partitions with a transaction that is open or not marked: what is committed and what is there."""
         admin = AdminClient(self.kafka.confluent())
         there = admin.list_topics(timeout=30).topics

@@ -176,6 +176,7 @@ def test_the_broker_away_and_back(kafka: Broker, tail: Tail) -> None:
                 kafka.kill()
     time.sleep(3)
     kafka.start()
+    assert tail.values(path)[:1] == [line(0)]  # one that has just started is there
     until(lambda: len(tail.values(path)) >= written, 60)
     said = stop(process)
     assert tail.values(path) == lines(0, written)

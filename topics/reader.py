@@ -26,7 +26,12 @@ _CHUNK = 10_000
 _SMALL_CHUNK = 1000
 #: How long librdkafka waits to fill a chunk: the price of each topic's end.
 _POLL_S = 0.05
-_LEADERLESS = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
+_LEADERLESS = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.UNKNOWN_LEADER_EPOCH,  # of a broker that has just started
+)
 #: What a reader that follows waits out.
 _PASSING = (*_LEADERLESS, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT)
 #: How often a reader that follows looks for new partitions.
