@@ -39,6 +39,7 @@ Format = Literal["csv", "tsv", "fixed", "xml"]
 @app.command()
 def sandbox(
     *,
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any free one.")] = 0,
     data_dir: Annotated[Path | None, typer.Option(help="Folder that keeps the ledger.")] = None,
     requests_per_minute: Annotated[int, typer.Option(min=0, help="Limit of the account; 0: none.")] = 0,
@@ -52,6 +53,7 @@ def sandbox(
 
     serve(
         Options(
+            host=host,
             port=port,
             data_dir=data_dir,
             credentials=Credentials(required=not open_to_all),
@@ -399,7 +401,8 @@ def doctor(
 @app.command()
 def bench(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME…]", help="tail, validate; all by default.")
+        list[str] | None,
+        typer.Argument(metavar="[NAME…]", help="tail, tail-many, tail-delay, validate; all by default."),
     ] = None,
     *,
     records: Annotated[int, typer.Option(min=10_000, help="In each run.")] = 1_000_000,

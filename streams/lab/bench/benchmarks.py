@@ -10,12 +10,15 @@ import orjson
 from schemas.errors import UsageError
 from streams import log
 from streams.lab.bench import tailing, validating
-from streams.lab.bench.contest import Contest, show
+from streams.lab.bench.contest import Benchmark, show
+from streams.lab.bench.delay import Delay
 from streams.lab.up import Lab, interrupt_on_signals
 from streams.settings import LogSettings
 
-BENCHMARKS: dict[str, Callable[[Lab, Path, int], Contest]] = {
+BENCHMARKS: dict[str, Callable[[Lab, Path, int], Benchmark]] = {
     "tail": tailing.contest,
+    "tail-many": tailing.many,
+    "tail-delay": Delay,
     "validate": validating.contest,
 }
 

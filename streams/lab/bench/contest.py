@@ -3,11 +3,19 @@
 import sys
 from collections.abc import Callable, Sequence
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from rich.table import Table
 
 from streams.console import console
+
+
+class Benchmark(Protocol):
+    """What can be measured."""
+
+    def hold(self, runs: int) -> dict[str, Any]:
+        """Measure so often; gives what :func:`show` shows."""
+        ...
 
 
 class Contender(NamedTuple):
@@ -56,10 +64,14 @@ def _row(contender: Contender, rates: list[float], subject: list[float]) -> dict
 
 
 def show(result: dict[str, Any]) -> None:
-    """Print a contest's result as a table."""
-    table = Table(
-        title=f"{result['name']}: {result['work']}, median of {result['runs']}", title_justify="left"
-    )
+    """Print a benchmark's result as a table."""
+    title = f"{result['name']}: {result['work']}"
+    if delays := result.get("ms"):
+        table = Table(*delays, title=title, title_justify="left", min_width=len(title))
+        table.add_row(*(f"{delay:g} ms" for delay in delays.values()))
+        console().print(table)
+        return
+    table = Table(title=f"{title}, median of {result['runs']}", title_justify="left")
     for heading in ("contender", "records/s", "lowest", "highest", "spotstream is … times as fast"):
         table.add_column(heading, justify="left" if heading == "contender" else "right")
     for row in result["contenders"]:

@@ -1,17 +1,16 @@
-"""``bench tail``: a file into a topic, beside kcat and a bare confluent-kafka loop that promise nothing."""
+"""``bench tail`` and ``tail-many``: files into a topic, beside what promises less."""
 
-import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from itertools import count, islice
 from pathlib import Path
-from typing import Any
 
-from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from schemas.errors import Problem
 from streams.lab.bench.contest import Contender, Contest
+from streams.lab.bench.publishers import Publish, publishers
 from streams.lab.up import Lab
 from streams.settings import load
 from streams.tail import tailer as tail
@@ -24,76 +23,90 @@ _LINE = (
     b"SPOT,WABC,10/26/2026,SP-%08d,CP-%06d,Northern Lights Motors,"
     b'%02d:15:30,30,PRIME,scheduled,"1,234.50",CASH\r\n'
 )
-_BLOCK = 1_048_576
-_KAFKA = {"acks": "all", "enable.idempotence": True, "compression.type": "lz4", "linger.ms": 5}
+
+#: Lines in each of many files.
+_SMALL = 1000
 
 
 def contest(lab: Lab, folder: Path, records: int) -> Contest:
-    """The contest on ``lab``; files are written to ``folder``."""
-    settings = load({"kafka": {"bootstrap_servers": lab.broker.bootstrap}})
+    """One file; files are written to ``folder``."""
     runs = count()
+    settings = load({"kafka": {"bootstrap_servers": lab.broker.bootstrap}})
 
-    def ours() -> float:
-        path = _written(folder / f"tail-{next(runs)}.csv", records)
-        began = time.perf_counter()
-        status = tail.run(settings, [str(path)], "avion", once=True)
-        seconds = time.perf_counter() - began
-        path.unlink()
-        if status:
-            raise RuntimeError(f"tail ended with {status}")
-        return records / seconds
-
-    def bare() -> float:
-        path, topic = _written(folder / "bare.csv", records), _topic(lab, f"bare-{next(runs)}")
-        began = time.perf_counter()
-        config = {"bootstrap.servers": lab.broker.bootstrap, "queue.buffering.max.messages": 500_000}
-        producer = Producer(config | _KAFKA)
-        for block in _blocks(path):
-            messages: list[dict[str, Any]] = [{"value": line} for line in block.splitlines()]
-            while messages:
-                producer.produce_batch(topic, messages, 0)
-                messages = [message for message in messages if "_error" in message]
-                if messages:
-                    producer.poll(0.01)
-                    messages = [{"value": message["value"]} for message in messages]
-        producer.flush()
-        return records / (time.perf_counter() - began)
-
-    def kcat() -> float:
-        path, topic = _written(folder / "kcat.csv", records), _topic(lab, f"kcat-{next(runs)}")
-        options = [f"-X{name}={str(value).lower()}" for name, value in _KAFKA.items()]
-        began = time.perf_counter()
-        subprocess.run(
-            ["kcat", "-P", "-b", lab.broker.bootstrap, "-t", topic, "-p", "0", "-l", str(path), *options],
-            check=True, timeout=300,
-        )  # fmt: skip
-        return records / (time.perf_counter() - began)
+    def baseline(publish: Publish) -> float:
+        path, topic = write(folder / "baseline.csv", records), _topic(lab, f"bench-{next(runs)}")
+        return _rate(records, lambda: publish(path, topic, records))
 
     return Contest(
         "tail",
-        f"{records:,} lines of 100 bytes into one partition, acks=all, idempotent, lz4",
+        f"{records:,} lines of {len(_LINE % (0, 0, 0))} bytes into one partition, acks=all, idempotent, lz4",
         [
-            Contender("spotstream tail (exactly once, provenance)", ours),
-            Contender("kcat -P -l", kcat, "" if shutil.which("kcat") else "kcat is not installed"),
-            Contender("confluent-kafka produce_batch", bare),
+            Contender(
+                "spotstream tail (exactly once, provenance)",
+                lambda: _tail(lab, [write(folder / f"tail-{next(runs)}.csv", records)], records),
+            ),
+            *publishers(settings.kafka, folder, baseline),
         ],
     )
 
 
-def _written(path: Path, records: int) -> Path:
+def many(lab: Lab, folder: Path, records: int) -> Contest:
+    """The same lines in files of a thousand."""
+    files = max(1, records // _SMALL)
+    runs = count()
+
+    def written() -> list[Path]:
+        below = folder / f"many-{next(runs)}"
+        below.mkdir()
+        return [write(below / f"{number}.csv", _SMALL, number) for number in range(files)]
+
+    def kcat() -> float:
+        paths, topic = written(), _topic(lab, f"many-{next(runs)}")
+        script = 'cat "$0"/*.csv | kcat -P -b "$1" -t "$2" -p 0 -X acks=all -X enable.idempotence=true -z lz4'
+        command = ["sh", "-c", script, str(paths[0].parent), lab.broker.bootstrap, topic]
+        return _rate(files * _SMALL, lambda: subprocess.run(command, check=True, timeout=300))
+
+    return Contest(
+        "tail-many",
+        f"{files:,} files of {_SMALL:,} lines of {len(_LINE % (0, 0, 0))} bytes, acks=all, idempotent, lz4",
+        [
+            Contender(
+                "spotstream tail (exactly once, provenance)",
+                lambda: _tail(lab, written(), files * _SMALL),
+            ),
+            Contender("cat | kcat -P", kcat),
+        ],
+    )
+
+
+def _tail(lab: Lab, paths: list[Path], records: int) -> float:
+    settings = load({"kafka": {"bootstrap_servers": lab.broker.bootstrap}})
+
+    def run() -> None:
+        if tail.run(settings, [str(path) for path in paths], "avion", once=True):
+            raise Problem("the tailer failed", where=str(paths[0]))
+
+    rate = _rate(records, run)
+    for path in paths:
+        path.unlink()
+    return rate
+
+
+def _rate(records: int, work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return records / (time.perf_counter() - began)
+
+
+def write(path: Path, records: int, first: int = 0) -> Path:
     """A log of its own for every run: the tailer would know an older one by its content."""
     with path.open("wb") as file:
-        file.write(b"# %s\n" % path.name.encode() + _HEADER)
-        lines = (_LINE % (number, number // 100, 6 + number % 18) for number in range(records))
+        file.write(b"# %s %s\n" % (path.parent.name.encode(), path.name.encode()) + _HEADER)
+        numbers = range(first * records, (first + 1) * records)
+        lines = (_LINE % (number, number // 100, 6 + number % 18) for number in numbers)
         while block := b"".join(islice(lines, 10_000)):
             file.write(block)
     return path
-
-
-def _blocks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            yield block + file.readline()
 
 
 def _topic(lab: Lab, name: str) -> str:
