@@ -33,6 +33,7 @@ from streams.validate.descriptors import Descriptors
 from streams.validate.flood import Refusals
 from streams.validate.lane import Judges, ValidateLane
 from topics import provision
+from topics.admin import Admin
 from topics.catalogue import BATCHES, RAW, VALIDATED, Topic
 from topics.ownership import Lane, Owned, Ownership
 from topics.transport import App
@@ -167,6 +168,7 @@ def run_role(settings: Settings, role: Role, leash: int | None = None) -> int:
     """
     traces.configure(settings.traces, role)
     weak = provision.require(settings.kafka).weak
+    Admin(settings.kafka).check_membership(f"spotstream-{role}")
     if leash is None:  # the supervisor has said it
         _warn(weak)
     return asyncio.run(_serve(settings, role, leash))

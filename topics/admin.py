@@ -148,6 +148,19 @@ class Admin(AdminClient):
         except KafkaException as error:
             raise problem(error.args[0], self._kafka, group) from None
 
+    def check_membership(self, group: str) -> None:
+        """See that we may join a group: aiokafka would try for ever. Raises :class:`Denied`, and as others."""
+        answers = self.describe_consumer_groups(
+            [group], include_authorized_operations=True, request_timeout=self._kafka.timeout_s
+        )
+        try:
+            allowed = answers[group].result(self._kafka.timeout_s + 1).authorized_operations
+        except KafkaException as error:
+            raise problem(error.args[0], self._kafka, group) from None
+        if AclOperation.READ not in allowed:
+            what = f"{self._kafka.principal} is not allowed to read in the group {group}"
+            raise Denied(what, where=self._kafka.bootstrap_servers, remedy=_REMEDY)
+
     def _ask(self, *topic: str) -> dict[str, TopicMetadata]:
         give_up_at = monotonic() + self._kafka.timeout_s
         refused, tries = None, 0

@@ -163,8 +163,11 @@ class KafkaSettings(BaseModel):
             return []
         if self.sasl_mechanism != "OAUTHBEARER":
             return [self.password()]
-        pair = f"{self.oauth_client_id}:{self.client_secret()}"
-        return [self.client_secret(), b64encode(pair.encode()).decode()]
+        return [self.client_secret(), self.basic()]
+
+    def basic(self) -> str:
+        """Id and secret of the OAuth client as HTTP's basic authentication has them. Raises ``UsageError``."""
+        return b64encode(f"{self.oauth_client_id}:{self.client_secret()}".encode()).decode()
 
     def password(self) -> str:
         """The SASL password as it is now. Raises ``UsageError``."""

@@ -38,7 +38,7 @@ class ClientCredentials(AbstractTokenProvider):
         return self._token
 
     async def _ask(self) -> tuple[str, float]:
-        kafka, secret = self._kafka, self._kafka.client_secret()
+        kafka = self._kafka
         form = {"grant_type": "client_credentials"}
         if kafka.oauth_scope:
             form["scope"] = kafka.oauth_scope
@@ -48,7 +48,7 @@ class ClientCredentials(AbstractTokenProvider):
                 session.post(
                     kafka.oauth_token_url,
                     data=form,
-                    auth=aiohttp.BasicAuth(kafka.oauth_client_id, secret),
+                    headers={"Authorization": f"Basic {kafka.basic()}"},
                     ssl=self._tls,
                     allow_redirects=False,
                     raise_for_status=True,

@@ -1,4 +1,4 @@
-"""The Avstar sandbox: the API of the real thing on the loopback interface, with a ledger and scripted faults.
+"""The Avstar sandbox: the API of the real thing, on loopback if not told otherwise, with ledger and faults.
 
 Authorization is ``Authorization: Bearer <API key or token>``, or ``X-API-Key: <API key>``. The paths under
 ``/sandbox`` are open. ``openapi.json`` beside this module is what ``GET /openapi.json`` answers.
@@ -41,6 +41,7 @@ _GOODBYE_S = 0.5  # for requests in flight when the sandbox ends
 class Options(NamedTuple):
     """How a sandbox is set up. Port 0: any free one. Limits of 0 are none. No folder: nothing survives."""
 
+    host: str = "127.0.0.1"
     port: int = 0
     data_dir: Path | None = None
     credentials: Credentials = Credentials()
@@ -235,12 +236,14 @@ async def running(options: Options) -> AsyncIterator[Running]:
     runner = web.AppRunner(app, access_log=None, auto_decompress=False, shutdown_timeout=_GOODBYE_S)
     try:
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", options.port)
+        site = web.TCPSite(runner, options.host, options.port)
         try:
             await site.start()
         except OSError:
             raise UsageError(
-                "is taken", where=f"port {options.port}", remedy="choose another --port"
+                "is taken, or not of this machine",
+                where=f"port {options.port} of {options.host}",
+                remedy="choose another --port or --host",
             ) from None
         host, port = runner.addresses[0][:2]
         yield Running(f"http://{host}:{port}", sandbox)
