@@ -112,7 +112,7 @@ def test_a_third_of_all_requests_fails(flow):
     growth.wait()
     tailer.end(signal.SIGTERM)
     finish(flow, log)
-    assert flow.hits() > max(5, 0.2 * (flow.totals()["requests"] - before))
+    assert flow.hits() >= max(3, 0.2 * (flow.totals()["requests"] - before))
     flow.check(log)
     assert flow.booked() == log.accepted
     assert not flow.listed("--kind", "batch", "--file", str(log.path))
