@@ -1,4 +1,4 @@
-"""What docker/ ships: image, compose, systemd and Kubernetes files, checked by their own tools and our settings."""
+"""What docker/ ships: image, compose, systemd and Kubernetes files, by their own tools and our settings."""
 
 import json
 import re

@@ -82,7 +82,8 @@ def problem(error: KafkaError, kafka: KafkaSettings, what: str = "", said: str =
 def unwritable(kafka: KafkaSettings, topics: Iterable[str]) -> Denied:
     """What to raise when a transaction that writes to ``topics`` is denied: the broker does not say which."""
     wanted = sorted(topics)
-    asked = Admin(kafka).describe_topics(
+    admin = Admin(kafka)  # a client that nobody holds ends, with what it was asked
+    asked = admin.describe_topics(
         TopicCollection(wanted), include_authorized_operations=True, request_timeout=kafka.timeout_s
     )
     denied = []
