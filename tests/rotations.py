@@ -23,9 +23,9 @@ from topics.connection import KafkaSettings
 
 logger = log.get("world")
 
-HEADER = (
+_HEADINGS = (
     b"Spot ID,Type,Call Sign,Air Date,Campaign,Advertiser Name,ISCI,"
-    b"Time,Len,Daypart,Status,Spot Rate,Bill Code\n"
+    b"Time,Len,Daypart,Status,Spot Rate,Bill Code,World %d\n"
 )
 
 #: How long the tailers wait for a rotated file, and a copy, to be whole.
@@ -74,6 +74,8 @@ class World:
         self.kafka, self.folder, self.seed = kafka, folder, seed
         self.restart, self.publisher = restart, publisher
         self.chance = random.Random(seed)
+        # Its own: inodes go from world to world, and with a few first bytes that are equal they prove a file.
+        self.header = _HEADINGS % seed
         self.name = f"rotation-{folder.name}"
         self.lives: list[Life] = []
         self.at: dict[Path, Life] = {}  # what stands where
@@ -195,8 +197,8 @@ class World:
         if path not in self.at:
             life = self.at[path] = Life(path)
             self.lives.append(life)
-            life.data = HEADER
-            self.put(path, HEADER, "wb")
+            life.data = self.header
+            self.put(path, self.header, "wb")
         return self.at[path]
 
     def do_append(self, weight: float = 10) -> None:
@@ -250,8 +252,8 @@ class World:
         life.lasted(begin)
         if self.chance.random() < 0.5:
             self.poll()
-        new.data = HEADER
-        self.put(path, HEADER)
+        new.data = self.header
+        self.put(path, self.header)
 
     def written_after(self, copy: Path, path: Path) -> None:
         """Between the copy and the truncation; only a tailer that looks at once can read that."""
@@ -417,17 +419,16 @@ class Oracle:
         return found
 
     def _missing(self, number: int, life: Life, end: int) -> list[str]:
-        size = min(len(life.data), life.unheard)
-        if end >= size or size <= len(HEADER):
+        size, header = min(len(life.data), life.unheard), len(self.world.header)
+        if end >= size or size <= header:
             return []
         where = f"file {number} {sorted(life.paths)}: {end} of {size} bytes"
         if not life.destroyed:
             return [where]
         # Of what was never seen, or only its header, nobody can tell.
-        silent = not end and life.seen <= len(HEADER)
+        silent = not end and life.seen <= header
         told = any(
-            loss.path in life.paths and loss.position in (end, end or len(HEADER))
-            for loss in self.world.losses
+            loss.path in life.paths and loss.position in (end, end or header) for loss in self.world.losses
         )
         return [] if told or silent else [f"{where}, destroyed and not told: {self.world.losses}"]
 

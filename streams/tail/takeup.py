@@ -165,6 +165,8 @@ class TakeUp:
         overwritten = self._sources.overwritten.get(known.identity)
         if not known.records and overwritten and overwritten.source.seen <= recognition.length(found.file):
             copy = Copy.WHOLE  # nothing was read of it but the header
+        if _was_begun(known) and known.proves(found.file):
+            copy = Copy.WHOLE
         if not copy and was_equal and recognition.length(found.file) < known.position:
             return Copy.BEGINNING  # more was appended to the original than is kept of it
         return copy if copy and recognition.is_named_like(known, found) else None
@@ -280,6 +282,11 @@ class TakeUp:
                     return True
                 found.file.close()
         return False
+
+
+def _was_begun(known: Checkpoint) -> bool:
+    """Whether all that was published is the header, while more was seen, which is proof of what is a copy."""
+    return not (known.records or known.copy_of) and known.head.length > known.position
 
 
 def _tell_resumed(file: OpenFile, known: Checkpoint) -> None:
