@@ -12,6 +12,7 @@ import pytest
 import typer.main
 
 from streams.cli import app
+from streams.lab.generate import generate, write
 
 _ROOT = Path(__file__).parent.parent
 _README = (_ROOT / "README.md").read_text(encoding="utf-8")
@@ -19,11 +20,15 @@ _BLOCKS = re.findall(r"^```sh\n(.*?)^```$", _README, re.MULTILINE | re.DOTALL)
 #: That one is what runs this.
 _OURSELVES = "make test\n"
 _ENDED_BY_AUDIT = "every record is accounted for, once"
+_CHECKED = "500 records"
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a clone holds, with our environment in the place of the one that `make install` would make."""
+    """What a clone holds, with our environment in the place of the one that `make install` would make.
+
+    And a file in the place of the reader's own.
+    """
     folder = tmp_path_factory.mktemp("readme") / "spotstream"
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=_ROOT, capture_output=True, text=True, check=True)
     for name in filter(None, listed.stdout.split("\0")):
@@ -33,6 +38,8 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / ".venv").mkdir()
     (folder / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
     (folder / ".venv" / "ready").touch()
+    with (folder / "mine.csv").open("wb") as stream:
+        write(stream, generate(500, seed=1, bad_rate=0))
     return folder
 
 
@@ -60,13 +67,13 @@ def _run(block: str, folder: Path) -> str:
 
 def test_has_the_blocks_that_are_run_here() -> None:
     assert _OURSELVES in _BLOCKS
-    assert len(_BLOCKS) == 4
+    assert len(_BLOCKS) == 5
 
 
 @pytest.mark.broker
 @pytest.mark.parametrize("block", [block for block in _BLOCKS if block != _OURSELVES])
 def test_commands_run_as_written(block: str, clone: Path) -> None:
-    assert _ENDED_BY_AUDIT in _run(block, clone)
+    assert (_CHECKED if "profile check" in block else _ENDED_BY_AUDIT) in _run(block, clone)
 
 
 def test_has_every_command() -> None:
