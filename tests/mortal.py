@@ -1,8 +1,8 @@
 """``spotstream``, killed by itself: ``python mortal.py STEP N ARGUMENT…``, at a step of its Nth transaction.
 
-A SIGKILL from outside hits a step by chance. Steps are told by what is called of confluent-kafka's producer,
-so the product knows nothing of it. Where the Nth transaction has no such step, the next one that does. What
-is done to files afterwards has steps as well: before and after ``rename`` and ``unlink``.
+A SIGKILL from outside hits a step by chance. Steps are told by what is called of confluent-kafka's producer
+and of librdkafka, so the product knows nothing of it. Where the Nth transaction has no such step, the next
+one that does. What is done to files afterwards has steps as well: before and after ``rename`` and ``unlink``.
 """
 
 import os
@@ -33,9 +33,14 @@ class Mortal(confluent_kafka.Producer):
 
     def produce_batch(self, topic: str, messages: list[Any], *partition: int) -> int:
         taken: int = super().produce_batch(topic, messages, *partition)
-        if messages and topic in _BY_TOPIC:
-            self._reach(_BY_TOPIC[topic])
+        if messages:
+            self.have_taken(topic)
         return taken
+
+    def have_taken(self, topic: str) -> None:
+        """Some messages for ``topic``."""
+        if topic in _BY_TOPIC:
+            self._reach(_BY_TOPIC[topic])
 
     def commit_transaction(self, *timeout: float) -> None:
         self._reach("before commit")
@@ -51,6 +56,16 @@ class Mortal(confluent_kafka.Producer):
     def is_last(cls, step: str) -> bool:
         """Whether it is the one that the process does not live beyond."""
         return step == cls.step and cls.begun >= cls.last
+
+
+def mortal_block(send: Callable[..., None]) -> Callable[..., None]:
+    """``send_block``, which goes past the producer's methods."""
+
+    def sending(producer: Any, topic: str, *arguments: Any) -> None:
+        send(producer, topic, *arguments)
+        producer.have_taken(topic)
+
+    return sending
 
 
 def mortal(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -72,6 +87,8 @@ if __name__ == "__main__":
     confluent_kafka.Producer = Mortal
     Path.rename, Path.unlink = mortal(Path.rename), mortal(Path.unlink)  # type: ignore[method-assign]
     from streams.cli import main
+    from topics import block
 
+    block.send_block = mortal_block(block.send_block)
     sys.argv = ["spotstream", *sys.argv[3:]]
     main()
