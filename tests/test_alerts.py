@@ -131,7 +131,7 @@ def test_rules_are_valid():
 
 
 def test_prometheus_takes_its_configuration():
-    # Without the files that it names: the token is there only where it runs, and the rules have a test of their own.
+    # Without the files that it names: the token is there only where it runs, the rules have their own test.
     promtool("check", "config", "--syntax-only", ROOT / "prometheus" / "prometheus.yml")
 
 

@@ -19,7 +19,7 @@ from confluent_kafka.admin import AclOperation, AdminClient, TopicMetadata
 
 from schemas.errors import Problem, Unreachable
 from schemas.redact import hide
-from topics.connection import KafkaSettings
+from topics.connection import READERS, KafkaSettings
 
 #: A call's share of the patience, after which it is seen whether the brokers have refused us meanwhile.
 _SLICE_S = 1.0
@@ -46,11 +46,12 @@ class Denied(Problem):
 _REMEDY = "docs/security.md has the ACLs that each command needs"
 
 
-def denial(error: KafkaError, kafka: KafkaSettings, what: str = "") -> Denied | None:
-    """What to raise when an ACL is missing, else None; ``what``: the topic, group or id that it is about."""
+def denial(error: KafkaError, kafka: KafkaSettings, what: str = "", group: str = READERS) -> Denied | None:
+    """What to raise when an ACL is missing, else None; ``what``: the topic or id that it is about."""
     if error.code() not in _DENIED:
         return None
-    resource = f"{_DENIED[error.code()]} {what}".rstrip()
+    name = group if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED else what
+    resource = f"{_DENIED[error.code()]} {name}".rstrip()
     line = f"{kafka.principal} is not allowed to do that with the {resource} ({error.str()})"
     return Denied(line, where=kafka.bootstrap_servers, remedy=_REMEDY)
 
@@ -60,7 +61,7 @@ def problem(error: KafkaError, kafka: KafkaSettings, what: str = "", said: str =
 
     ``said``: what was last heard of the connections.
     """
-    if denied := denial(error, kafka, what):
+    if denied := denial(error, kafka, what, what):
         return denied
     where = kafka.bootstrap_servers
     if _refuses(error):
@@ -150,7 +151,7 @@ class Admin(AdminClient):
             raise problem(error.args[0], self._kafka, group) from None
 
     def check_membership(self, group: str) -> None:
-        """See that we may join a group: aiokafka would try for ever. Raises :class:`Denied`, and as others."""
+        """See that we may join a group: aiokafka would try for ever. Raises :class:`Denied`, or alike."""
         answers = self.describe_consumer_groups(
             [group], include_authorized_operations=True, request_timeout=self._kafka.timeout_s
         )

@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 from schemas.errors import UsageError
 from schemas.secret import Secret
 
+#: librdkafka insists on a group for each consumer. This one is never joined, but its coordinator is asked for.
+READERS = "spotstream-reader"
+
 
 class KafkaSettings(BaseModel):
     """The ``kafka`` section: where the brokers are and how to prove who we are."""
@@ -140,7 +143,7 @@ class KafkaSettings(BaseModel):
     def reading(self, **extra: Any) -> dict[str, Any]:
         """As :meth:`confluent`, of a consumer that reads what is committed, assigned and without a group."""
         return self.confluent(
-            group_id="spotstream-reader",  # librdkafka insists on one; it is never joined
+            group_id=READERS,
             enable_auto_commit=False,
             enable_auto_offset_store=False,
             enable_partition_eof=True,
@@ -166,7 +169,7 @@ class KafkaSettings(BaseModel):
         return [self.client_secret(), self.basic()]
 
     def basic(self) -> str:
-        """Id and secret of the OAuth client as HTTP's basic authentication has them. Raises ``UsageError``."""
+        """Id and secret of the OAuth client, as HTTP's basic authentication has them; or ``UsageError``."""
         return b64encode(f"{self.oauth_client_id}:{self.client_secret()}".encode()).decode()
 
     def password(self) -> str:

@@ -214,7 +214,7 @@ class Ownership:
             found = await self.blocking(self._read_positions, wanted) if wanted else []
             total = await self.blocking(self._partitions_of, wanted[0].topic) if wanted else 0
         except KafkaException as exception:
-            if denied := denial(exception.args[0], self.kafka, self.group):
+            if denied := denial(exception.args[0], self.kafka, group=self.group):
                 raise denied from None
             raise Unreachable(
                 f"the broker did not hand over {len(wanted)} partitions: {exception.args[0].str()}",

@@ -122,7 +122,8 @@ class TransactionalProducer:
             written = _Topics()
             produce(written)
             raise unwritable(self._kafka, written.names)
-        if denied := denial(error, self._kafka, f"of {self.transactional_id}"):
+        ours = f"of {self.transactional_id}"
+        if denied := denial(error, self._kafka, ours, ours):
             raise denied
 
     def _abort_or_raise(self, exception: KafkaException) -> None:

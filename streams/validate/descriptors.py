@@ -9,7 +9,7 @@ from schemas.descriptor import Descriptor
 from schemas.errors import Unreachable
 from topics.admin import denial
 from topics.catalogue import FILES
-from topics.connection import KafkaSettings
+from topics.connection import READERS, KafkaSettings
 from topics.reader import read_compacted
 
 
@@ -35,7 +35,7 @@ class Descriptors:
         self._lock = threading.Lock()
         self._consumer = Consumer(
             kafka.confluent(
-                group_id="spotstream-reader",
+                group_id=READERS,
                 enable_auto_commit=False,
                 enable_partition_eof=True,
                 # Another tailer's open transaction would hide what is committed behind it; and an id is made
