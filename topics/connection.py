@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 from schemas.errors import UsageError
 from schemas.secret import Secret
 
-#: librdkafka insists on a group for each consumer. This one is never joined, but its coordinator is asked for.
+#: librdkafka insists on a group for each consumer. Nobody joins this one, but its coordinator is asked for.
 READERS = "spotstream-reader"
 
 
