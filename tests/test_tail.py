@@ -599,6 +599,20 @@ def test_a_compressed_copy_is_taken_from_a_tailer_that_has_only_begun(tail: Tail
     assert tail.values(path, packed) == [line(1)[:30]]
 
 
+def test_a_header_that_was_rotated_away_is_no_copy(tail: Tail) -> None:
+    """What it would explain is a truncation, which destroyed what was written before it."""
+    path = tail.folder / "a.csv"
+    path.write_bytes(HEADER + line(1))
+    follower = Follower(tail)
+    follower.look()
+    path.write_bytes(HEADER)
+    follower.look()
+    path.rename(tail.folder / "a.csv.1")
+    losses = follower.settle()
+    follower.drop()
+    assert [(loss.position, loss.known) for loss in losses] == [(len(HEADER + line(1)), 0)]
+
+
 def test_bytes_that_were_seen_and_are_in_no_copy_are_told(tail: Tail) -> None:
     path, copy = tail.folder / "a.csv", tail.folder / "a.csv.1"
     path.write_bytes(HEADER + b"".join(lines(0, 5)))

@@ -275,9 +275,9 @@ class TakeUp:
         for path in paths.siblings(known.path) if known and known.records else ():
             found = self._sources.examine_free(path)
             if found and known:
-                if (copy := recognition.copy(found, known)) == Copy.WHOLE or (
-                    copy and known.identity in self._sources.overwritten
-                ):
+                # A header alone is the beginning of too many.
+                copy = recognition.copy(found, known) if found.has_more else None
+                if copy == Copy.WHOLE or (copy and known.identity in self._sources.overwritten):
                     self._take_copy(found, known, copy)
                     return True
                 found.file.close()
