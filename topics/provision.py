@@ -21,7 +21,7 @@ from confluent_kafka.admin import (
 )
 
 from schemas.errors import Problem
-from topics.admin import Admin, Denied, problem
+from topics.admin import Admin, Denied, denial, problem
 from topics.catalogue import BATCHES, CATALOGUE, RAW, VALIDATED, Topic
 from topics.connection import KafkaSettings
 from topics.drift import Action, Allowed, Change, Found, Safety, created_with, differing, missing
@@ -232,7 +232,10 @@ class _Broker:
         except KafkaException as error:
             if error.args[0].code() == but:
                 return None
-            raise problem(error.args[0], self._settings, topic) from error
+            cause = error.args[0]
+            raise (
+                denial(cause, self._settings, topic) or problem(cause, self._settings, f"topic {topic}")
+            ) from error
 
 
 def _beside_raw(topic: Topic, known: dict[str, TopicMetadata]) -> Topic:
