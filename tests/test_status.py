@@ -62,6 +62,17 @@ def test_letters_are_counted_as_they_come_change_and_end(steps):
     expected = Counter(reason["field"] for value in open_letters.values() for reason in value.reasons)
     assert {cause.about: count for cause, count, _ in letters.causes(10)} == expected
     assert letters.records == sum(value.records for value in open_letters.values())
+    assert [records for _, _, records in letters.causes(10)] == sorted(
+        (
+            sum(
+                v.records
+                for v in open_letters.values()
+                if {"field": field, "value": "x", "rule": "is required"} in v.reasons
+            )
+            for field in expected
+        ),
+        reverse=True,
+    )
 
 
 def test_a_letter_in_parts_is_one():
@@ -165,12 +176,15 @@ def test_what_was_published():
     assert files.published().records == 20
 
 
-def test_speed_is_that_of_the_last_minute():
+def test_speed_is_that_of_the_last_half_minute():
     trend = Trend()
     assert trend.speed == Speed()
     for second in range(0, 200, 10):
-        trend.learn(Sample(second, 100 * second, 50 * second + (1000 if second >= 150 else 0), 0, 4 * second))
-    assert trend.speed == Speed(100, 50 + 1000 / 60, 2)
+        came = 100 * second + (4000 if second >= 180 else 0)
+        done = 50 * second + (1000 if second >= 170 else 0)
+        trend.learn(Sample(second, came, done, 0, 4 * second))
+    # What came in the last ten seconds counts, so that a burst that has ended is over.
+    assert trend.speed == pytest.approx((100, 50 + 1000 / 30, 2))
     trend.learn(Sample(210, 0, 0, 0, 0))
     assert trend.speed == Speed()
 

@@ -68,6 +68,9 @@ function show(list) {
     const row = make("tr")
     row.dataset.mark = mark
     row.append(...cellsOf(letter))
+    // On a phone the rows are boxes, which a browser takes for no table.
+    row.setAttribute("role", "row")
+    for (const cell of row.cells) cell.setAttribute("role", "cell")
     return row
   }))
   at("table").hidden = !list.rows.length
@@ -110,8 +113,10 @@ async function look() {
 function turn(to) {
   start = Math.max(0, to)
   remember()
-  look().then(() => at("count").scrollIntoView({ block: "start" }))
+  return look()
 }
+
+const leaf = pages => turn(start + 100 * pages).then(() => at("count").scrollIntoView({ block: "start" }))
 
 function remember() {
   const query = wanted().toString()
@@ -193,8 +198,8 @@ dialog.addEventListener("close", () => history.replaceState(null, "", location.p
 form.addEventListener("submit", event => { event.preventDefault(); turn(0) })
 form.addEventListener("change", () => turn(0))
 form.addEventListener("reset", () => setTimeout(() => turn(0)))
-at("previous").addEventListener("click", () => turn(start - 100))
-at("next").addEventListener("click", () => turn(start + 100))
+at("previous").addEventListener("click", () => leaf(-1))
+at("next").addEventListener("click", () => leaf(1))
 recall()
 look()
 if (/^#[0-9a-f]{64}$/.test(location.hash)) open(location.hash.slice(1))

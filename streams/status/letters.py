@@ -187,8 +187,8 @@ class Letters:
         return len(self._open)
 
     def causes(self, most: int) -> list[tuple[Cause, int, int]]:
-        """Each cause with its letters and their records, the commonest first; a letter may have several."""
-        return [(cause, count, self._records[cause]) for cause, count in self._causes.most_common(most)]
+        """Each cause with its letters and their records, most records first; a letter may have several."""
+        return [(cause, self._causes[cause], records) for cause, records in self._records.most_common(most)]
 
     def all(self) -> list[Letter]:
         """Every open letter."""

@@ -32,7 +32,7 @@ from topics.reader import follow_all
 from topics.standing import Place, standing
 
 #: How often it looks while somebody looks at the page, and while nobody does.
-_WATCHED_S, _UNWATCHED_S = 0.5, 10.0
+_WATCHED_S, _UNWATCHED_S = 0.25, 10.0
 
 #: How long the page counts as looked at after its last question.
 _ATTENTION_S = 15.0

@@ -1,6 +1,6 @@
-// The status page: asks for the view every second and writes what has changed, as text.
+// The status page: asks for the view twice a second and writes what has changed, as text.
 
-const HUNGRY_MS = 1000, HIDDEN_MS = 10000, PATIENCE_MS = 8000, MOST_CAUSES = 12
+const HUNGRY_MS = 500, HIDDEN_MS = 10000, PATIENCE_MS = 8000, MOST_CAUSES = 12
 const LEVELS = { unknown: "Looking", well: "All is well", busy: "Working", trouble: "Trouble" }
 const WITHIN = { "1h": "this hour or the next", "4h": "4 hours", "24h": "24 hours" }
 const at = id => document.getElementById(id)
@@ -34,7 +34,7 @@ function size(bytes) {
   return `${unit ? bytes.toFixed(1) : numbers.format(bytes)} ${units[unit]}`
 }
 
-const speed = (a_second, what) => a_second >= 0.05 ? `${numbers.format(Math.round(a_second * 10) / 10)} ${what}/s` : "–"
+const speed = (a_second, what) => a_second >= 0.5 ? `${numbers.format(Math.round(a_second))} ${what}/s` : "–"
 
 function write(element, text) {
   if (element.textContent !== text) element.textContent = text

@@ -1,7 +1,9 @@
 """What is served: the pages and their data, read only."""
 
 import asyncio
+from base64 import b64encode
 from collections.abc import Awaitable, Callable
+from hashlib import sha256
 from importlib.resources import files
 from typing import Any
 
@@ -25,18 +27,32 @@ from topics.transport import App
 #: Rows of the list of dead letters at a time.
 _ROWS = 100
 
-#: Answered whoever asks: they tell nothing of the data, and without the style the form would be bare.
-_OPEN = frozenset({"/health", "/ready", "/status/login", "/status/page.css", "/status/icon.svg"})
+#: Answered whoever asks: they tell nothing of the data.
+_OPEN = frozenset({"/health", "/ready", "/status/login", "/status/icon.svg"})
+
+
+def _read(file: str) -> str:
+    return (files(__package__) / file).read_text(encoding="utf-8")
+
+
+_STYLE = _read("page.css")
+_STYLE_HASH = b64encode(sha256(_STYLE.encode()).digest()).decode()
+
+
+def _page(file: str) -> str:
+    """With the style in it, so that the first answer can be painted."""
+    return _read(file).replace("<style></style>", f"<style>{_STYLE}</style>")
+
 
 _HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": f"default-src 'none'; script-src 'self'; style-src 'sha256-{_STYLE_HASH}'; "
+    "img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+_TYPES = {"html": "text/html", "js": "text/javascript", "svg": "image/svg+xml"}
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -65,18 +81,14 @@ def serve(app: App, settings: Settings, role: OwnRole, access: Access) -> None:
     )
 
 
-_FILES = ("page.css", "page.js", "letters.js", "icon.svg")
-
-
-def _read(file: str) -> bytes:
-    return (files(__package__) / file).read_bytes()
+_FILES = ("page.js", "letters.js", "icon.svg")
 
 
 def _file(file: str) -> _Handler:
-    body, kind = _read(file), _TYPES[file.rpartition(".")[2]]
+    text, kind = _page(file), _TYPES[file.rpartition(".")[2]]
 
     async def answer(_: web.Request) -> web.Response:
-        return web.Response(body=body, content_type=kind, charset="utf-8")
+        return web.Response(text=text, content_type=kind)
 
     return answer
 
@@ -96,7 +108,7 @@ class _Pages:
         self._peer = peer.address(settings.worker, role.name)
         self._others: list[dict[str, Any]] = []
         self._asking: asyncio.Task[None] | None = None
-        self._form = _read("login.html").decode()
+        self._form = _page("login.html")
 
     @web.middleware
     async def guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:

@@ -3,8 +3,8 @@
 from collections import deque
 from typing import NamedTuple
 
-#: Over how long the speed is taken.
-_WINDOW_S = 60.0
+#: Over how long the speed is taken; and what comes, which may end as suddenly as it began.
+_WINDOW_S, _INFLOW_S = 30.0, 10.0
 
 #: A batch on its topic is a message and the marker of its transaction.
 OFFSETS_A_BATCH = 2
@@ -29,7 +29,7 @@ class Speed(NamedTuple):
 
 
 class Trend:
-    """Remembers the last minute."""
+    """Remembers the last half minute."""
 
     def __init__(self) -> None:
         self._samples: deque[Sample] = deque()
@@ -49,11 +49,16 @@ class Trend:
         if first is None or last is None or last.at <= first.at:
             return Speed()
         seconds = last.at - first.at
+        late = next(sample for sample in reversed(self._samples) if self._is_early(sample))
         return Speed(
-            (last.raw_end - first.raw_end) / seconds,
+            (last.raw_end - late.raw_end) / (last.at - late.at),
             (last.raw_done - first.raw_done) / seconds,
             (last.batches_done - first.batches_done) / OFFSETS_A_BATCH / seconds,
         )
+
+    def _is_early(self, sample: Sample) -> bool:
+        """Whether inflow may be taken from it on: there is none that is older, or it is old enough."""
+        return sample is self._samples[0] or self._samples[-1].at - sample.at >= _INFLOW_S
 
 
 def caught_up_in_s(records: int, batches: int, batch_records: float, speed: Speed) -> float | None:
