@@ -9,7 +9,7 @@ from concurrent.futures import wait
 from pathlib import Path
 
 import structlog
-from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 from rotations import World
 
@@ -72,7 +72,7 @@ class _Interrupting:
     def __init__(self, batch: Publishable, broker: Broker | None) -> None:
         self._batch, self._broker = batch, broker
 
-    def produce(self, producer: object) -> None:
+    def produce(self, producer: Producer) -> None:
         self._batch.produce(producer)
         broker, self._broker = self._broker, None
         if broker:
