@@ -70,7 +70,6 @@ LACKING = [
     ("tail", (RAW.name, AclOperation.WRITE), "is not allowed to write to avion.raw"),
     ("tail", ("spotstream-tail-", AclOperation.WRITE), "transactional id of spotstream-tail-tail"),
     ("subscribe", ("avion.validated.", AclOperation.READ), "topic avion.validated.spots"),
-    ("subscribe", ("spotstream-reader", AclOperation.DESCRIBE), "group spotstream-reader"),
     ("audit", ("avstar.receipts", AclOperation.READ), "topic avstar.receipts"),
     ("replay", ("spotstream-dispatch", AclOperation.DESCRIBE), "group spotstream-dispatch"),
     ("topics plan", ("avion.", AclOperation.DESCRIBE), "topic avion."),

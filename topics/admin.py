@@ -151,14 +151,19 @@ class Admin(AdminClient):
             raise problem(error.args[0], self._kafka, group) from None
 
     def check_membership(self, group: str) -> None:
-        """See that we may join a group: aiokafka would try for ever. Raises :class:`Denied`, or alike."""
+        """Raise :class:`Denied` if we may not join a group: aiokafka would try for ever.
+
+        Of a group that there is not yet only this much is known, that we may ask about it.
+        """
         answers = self.describe_consumer_groups(
-            [group], include_authorized_operations=True, request_timeout=self._kafka.timeout_s
+            [group], include_authorized_operations=True, request_timeout=min(5.0, self._kafka.timeout_s)
         )
         try:
             allowed = answers[group].result(self._kafka.timeout_s + 1).authorized_operations
         except KafkaException as error:
-            raise problem(error.args[0], self._kafka, group) from None
+            if denied := denial(error.args[0], self._kafka, group=group):
+                raise denied from None
+            return
         if AclOperation.READ not in allowed:
             what = f"{self._kafka.principal} is not allowed to read in the group {group}"
             raise Denied(what, where=self._kafka.bootstrap_servers, remedy=_REMEDY)
