@@ -82,17 +82,17 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
-def opened(browser: Browser, url: str, **context: object) -> Iterator[Page]:
-    """A page that asks nobody but its server, and says nothing to the console."""
+def opened(browser: Browser, url: str, asked: list[str] | None = None, **context: object) -> Iterator[Page]:
+    """A page that asks nobody but its server and says nothing to the console; ``asked``: what it asks."""
     told: list[str] = []
-    asked: set[str] = set()
+    asked = [] if asked is None else asked
     page = browser.new_page(**context)  # type: ignore[arg-type]
     page.set_default_timeout(60_000)
     page.on("console", lambda message: told.append(message.text) if message.type != "log" else None)
     page.on("pageerror", lambda error: told.append(str(error)))
-    page.on("request", lambda request: asked.add(urlsplit(request.url).netloc))
+    page.on("request", lambda request: asked.append(request.url))
     page.goto(url)
     yield page
-    assert asked == {urlsplit(url).netloc}
+    assert {urlsplit(one).netloc for one in asked} == {urlsplit(url).netloc}
     assert told == []
     page.context.close()

@@ -4,10 +4,12 @@ import csv
 import io
 import json
 import signal
+import time
 import urllib.error
 import urllib.request
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from statistics import median
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -30,6 +32,8 @@ TRANSFERRED = """() => {
   return [performance.getEntriesByType("navigation")[0], ...asked.slice(0, first + 1)]
     .reduce((sum, one) => sum + one.transferSize, 0)
 }"""
+
+FIRST_CONTENT = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
 
 TOKEN = "a token of some length"
 NEW_YORK = ZoneInfo("America/New_York")
@@ -126,6 +130,7 @@ def test_avstar_is_down_and_spots_are_to_air(running, browser):
             row = page.locator("#airing tr").first
             expect(row).to_have_text(f"this hour or the next{len(airs):,}0")
             expect(page.locator("#steps tr").last).to_contain_text("1 batch")
+            expect(page.locator("#files")).to_contain_text("not catching up")
         metrics = running.pages[1].replace("/status/", "/metrics")
         until(lambda: scrape(metrics).values("airing_unbooked", within="1h") == [len(airs)])
         running.faults()
@@ -175,8 +180,10 @@ def test_ten_thousand_letters(running, browser):
         )
         expect(page.locator("#causes tr", has_text="many").first).to_contain_text("9,900")
         assert page.evaluate("window.longest") < 2000
-    with opened(browser, running.pages[1] + "letters/?reason=many") as page:
+    asked = []
+    with opened(browser, running.pages[1] + "letters/?reason=many", asked=asked) as page:
         expect(page.locator("#count")).to_contain_text("10,000")
+        assert all("reason=many" in url for url in asked if "/list" in url)
         assert page.locator("#rows tr").count() == 100
         newest = page.locator("#rows .where").first.inner_text()
         page.get_by_role("button", name="Next").click()
@@ -224,6 +231,27 @@ def test_a_letter_by_keyboard(running, browser):
         page.keyboard.press("Escape")
         expect(page.locator("#letter")).to_be_hidden()
         assert page.evaluate("document.activeElement.closest('tr') === document.querySelector('#rows tr')")
+
+
+@pytest.mark.slow
+def test_how_fast_it_is(running, browser):
+    """First content within 100 ms, a change within 2 s: the median of ten, on a machine that rests."""
+    painted, followed = [], []
+    producer = Producer(running.kafka.confluent())
+    for number in range(10):
+        with opened(browser, running.pages[0]) as page:
+            expect(page.locator("#steps tr")).to_have_count(3)
+            page.wait_for_timeout(500)
+            painted.append(page.evaluate(FIRST_CONTENT))
+            begun = time.monotonic()
+            given = {"reason": f"late-{number}", "records": 10**6 + number}
+            producer.produce(DLQ.name, letter(number, **given).dump(), key(20_000 + number))
+            producer.flush()
+            page.locator("#causes tr", has_text=f"late-{number}").wait_for()
+            followed.append(time.monotonic() - begun)
+    print(f"first content {median(painted):.0f} ms, a change after {median(followed):.2f} s")
+    assert median(painted) < 100
+    assert median(followed) < 2
 
 
 def test_a_token_is_demanded_and_given(running, browser):

@@ -22,7 +22,8 @@ function write(element, text) {
 function wanted() {
   const query = new URLSearchParams()
   for (const name of fields) {
-    const value = form.elements[name].value.trim()
+    const field = form.elements[name]
+    const value = (field.dataset.chosen ?? field.value).trim()  // its choices may not be there yet
     if (value && name !== "failed") query.set(name, value)
   }
   const [bound, ago] = form.elements.failed.value.split("=")

@@ -151,6 +151,8 @@ class _Pages:
         roles = [mine | {"answers": True}, *(dict(other) for other in self._others)]
         view = self._lookout.view() | {"at": now(), "role": mine["role"], "roles": roles}
         view["avstar"] = next((role["avstar"] for role in roles if "avstar" in role), None)
+        if view["avstar"] and view["avstar"]["breaker"] != "closed":
+            view["caught_up_s"] = None  # nobody knows how long it stays so
         for role in roles:
             role.pop("counters", None)
         return _json(view | {"verdict": verdict(view)._asdict()})
