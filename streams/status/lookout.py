@@ -58,6 +58,12 @@ class Lookout:
         self._seen: dict[str, Any] = {"looked": ""}
         self._error = ""
         self._trend = Trend()
+        kafka = settings.kafka
+        self._admin = AdminClient(kafka.confluent())
+        self._backlog = Backlog(kafka, self._admin, _TIMEOUT_S)
+        # A transaction ends with a marker: one closes the log, one follows each batch.
+        self._raw = Waiting(kafka, RAW, _TIMEOUT_S, lambda behind: behind - 1)
+        self._batches = Waiting(kafka, BATCHES, _TIMEOUT_S, lambda behind: behind // OFFSETS_A_BATCH)
         self._begin()
 
     def _begin(self) -> None:
@@ -99,23 +105,17 @@ class Lookout:
 
     def _look_on(self) -> None:
         """Until stopped; what ends it makes everything be read anew."""
-        kafka = self._settings.kafka
-        admin = AdminClient(kafka.confluent())
-        backlog = Backlog(kafka, admin, _TIMEOUT_S)
-        waiting = {
-            # A transaction ends with a marker: one closes the log, one follows each batch.
-            RAW.name: Waiting(kafka, RAW, _TIMEOUT_S, lambda behind: behind - 1),
-            BATCHES.name: Waiting(kafka, BATCHES, _TIMEOUT_S, lambda behind: behind // OFFSETS_A_BATCH),
-        }
         since = {CHECKPOINTS: None, FILES: None, DLQ: None, RECEIPTS: datetime.now(UTC) - SPAN}
         self._begin()
-        with closing(follow_all(kafka, {t.name: at for t, at in since.items()}, **_SPARING)) as chunks:
+        topics = {topic.name: at for topic, at in since.items()}
+        with closing(follow_all(self._settings.kafka, topics, **_SPARING)) as chunks:
             while not self._stop.is_set():
-                if self._look(admin, backlog, waiting):
+                answered = self._look()
+                if answered:
                     self._reading = self._read_on(chunks)
                 if self._role.avstar:
                     self._role.avstar.look()
-                if not self._reading:
+                if not (answered and self._reading):
                     self._wake.wait(_WATCHED_S if self.watched else _UNWATCHED_S)
                     self._wake.clear()
 
@@ -141,57 +141,50 @@ class Lookout:
         else:
             self.files.describe(key, value)
 
-    def _look(self, admin: AdminClient, backlog: Backlog, waiting: Mapping[str, Waiting]) -> bool:
+    def _look(self) -> bool:
         """Whether the broker answered; else the view stays as it is, and says so."""
         try:
-            raw = standing(admin, "spotstream-validate", RAW.name, _TIMEOUT_S)
-            batches = standing(admin, "spotstream-dispatch", BATCHES.name, _TIMEOUT_S)
+            raw = standing(self._admin, "spotstream-validate", RAW.name, _TIMEOUT_S)
+            batches = standing(self._admin, "spotstream-dispatch", BATCHES.name, _TIMEOUT_S)
             if self.watched:
-                waiting[RAW.name].look(raw)
-                waiting[BATCHES.name].look(batches)
+                self._raw.look(raw)
+                self._batches.look(batches)
             own = self._role.partitions if self._role.avstar else set()
-            backlog.look({at: place for at, place in batches.items() if self.watched or at in own})
+            self._backlog.look({at: place for at, place in batches.items() if self.watched or at in own})
         except (KafkaException, TimeoutError, Problem) as error:
             self._error = _said(error)
             return False
         self._error = ""
         if self._role.avstar:
-            self._measure(backlog, own)
+            self._measure(own)
         self._trend.learn(Sample(time.monotonic(), *_sums(raw), *_sums(batches)))
-        self._seen = self._put_together(raw, batches, backlog, waiting)
+        self._seen = self._put_together(raw, batches)
         return True
 
-    def _measure(self, backlog: Backlog, own: set[int]) -> None:
+    def _measure(self, own: set[int]) -> None:
         dead = [airs for partition, airs in self.letters.airing() if partition in own]
-        airs = sum(dead, backlog.airing(own))
+        airs = sum(dead, self._backlog.airing(own))
         for within, hours in metrics.AIRING_WITHIN.items():
             spots = airing.between(airs, datetime.now(UTC), hours)
             metrics.AIRING_UNBOOKED.labels(within).set(spots)
 
-    def _put_together(
-        self,
-        raw: Mapping[int, Place],
-        batches: Mapping[int, Place],
-        backlog: Backlog,
-        waiting: Mapping[str, Waiting],
-    ) -> dict[str, Any]:
+    def _put_together(self, raw: Mapping[int, Place], batches: Mapping[int, Place]) -> dict[str, Any]:
         now, speed, size = datetime.now(UTC), self._trend.speed, self._bookings.batch_records
-        records = waiting[RAW.name].count(raw)
-        to_book = waiting[BATCHES.name].count(batches)
+        records, to_book = self._raw.count(raw), self._batches.count(batches)
         dead = sum((airs for _, airs in self.letters.airing()), Counter[str]())
-        waits = backlog.airing()
+        waits = self._backlog.airing()
         return {
             "looked": now.isoformat(timespec="milliseconds"),
             "files": self.files.published()._asdict(),
             "validate": {
                 "waiting": records,
-                "oldest_s": waiting[RAW.name].oldest_s(),
+                "oldest_s": self._raw.oldest_s(),
                 "a_second": speed.validated,
             },
             "dispatch": {
                 "waiting": to_book,
                 "records": round(to_book * size),
-                "oldest_s": waiting[BATCHES.name].oldest_s(),
+                "oldest_s": self._batches.oldest_s(),
                 "a_second": speed.batches * size,
             },
             "caught_up_s": caught_up_in_s(records, to_book, size, speed),

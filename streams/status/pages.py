@@ -66,6 +66,7 @@ def serve(app: App, settings: Settings, role: OwnRole, access: Access) -> None:
     application.middlewares.append(pages.guard)
     application.add_routes(
         [
+            *(web.get(path, _to_status) for path in ("/", "/status")),
             web.get("/status/", _file("page.html")),
             web.get("/status/letters/", _file("letters.html")),
             *(web.get(f"/status/{file}", _file(file)) for file in _FILES),
@@ -91,6 +92,10 @@ def _file(file: str) -> _Handler:
         return web.Response(text=text, content_type=kind)
 
     return answer
+
+
+async def _to_status(_: web.Request) -> web.Response:
+    return web.Response(status=302, headers={"Location": "/status/"})
 
 
 def _json(told: object, status: int = 200) -> web.Response:

@@ -25,8 +25,8 @@ class Waiting:
         self, kafka: KafkaSettings, topic: Topic, timeout_s: float, count: Callable[[int], int]
     ) -> None:
         """``count``: how many messages so many offsets are, markers left out."""
-        self._asking = Oldest(kafka, topic.name, timeout_s)
-        self._timeout_s, self._count = timeout_s, count
+        self._kafka, self._topic, self._timeout_s, self._count = kafka, topic, timeout_s, count
+        self._asking: Oldest | None = None  # until somebody looks: it keeps connections
         self._known: dict[int, _Oldest] = {}
         self._looked = -_EVERY_S
 
@@ -39,6 +39,7 @@ class Waiting:
         if not asked or (not settled and time.monotonic() - self._looked < _EVERY_S):
             return
         self._looked = time.monotonic()
+        self._asking = self._asking or Oldest(self._kafka, self._topic.name, self._timeout_s)
         found = self._asking.appended_ms({at: place.position for at, place in asked.items()})
         in_time = time.monotonic() - self._looked < self._timeout_s
         self._known |= {
