@@ -127,9 +127,8 @@ def _unreadable(settings: Settings) -> Iterator[tuple[str, Problem]]:
 
 
 def _check_kafka(kafka: KafkaSettings) -> None:
-    if kafka.security_protocol.startswith("SASL") and not kafka.sasl_username:
-        raise UsageError(f"{kafka.security_protocol} needs a user", where="setting kafka.sasl_username")
     kafka.ssl_context()
+    kafka.oauth_ssl_context()
     try:
         AdminClient(kafka.confluent())
     except KafkaException as error:

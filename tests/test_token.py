@@ -9,6 +9,8 @@ from pydantic import SecretStr, ValidationError
 from secured import CLIENT_SECRET, TokenServer
 
 from schemas.errors import UsageError
+from streams.configuration import problems
+from streams.settings import Settings
 from topics.connection import KafkaSettings
 from topics.token import ClientCredentials
 
@@ -77,6 +79,16 @@ def test_a_rotated_password_is_that_of_the_next_client(tmp_path: Path) -> None:
     file.unlink()
     with pytest.raises(UsageError, match="sasl_password_file"):
         kafka.confluent()
+
+
+def test_the_check_of_the_settings_tries_what_tokens_need(tmp_path: Path) -> None:
+    kafka = settings("https://login.example/token")
+    assert problems(Settings(kafka=kafka)) == []
+    (tmp_path / "ca.pem").write_text("no certificate")
+    (found,) = problems(Settings(kafka=kafka.model_copy(update={"oauth_cafile": tmp_path / "ca.pem"})))
+    assert "kafka.oauth_cafile" in str(found)
+    (found,) = problems(Settings(kafka=kafka.model_copy(update={"oauth_client_secret": SecretStr("")})))
+    assert "kafka.oauth_client_secret" in str(found)
 
 
 def test_both_libraries_show_the_certificate_that_holds_its_key() -> None:

@@ -198,6 +198,13 @@ class KafkaSettings(BaseModel):
             raise UsageError(f"cannot be used: {error}", where=f"setting kafka.{name}") from None
         return context
 
+    def oauth_ssl_context(self) -> ssl.SSLContext:
+        """The TLS context for the token endpoint. Raises ``UsageError``."""
+        try:
+            return ssl.create_default_context(cafile=self.oauth_cafile)
+        except (OSError, ValueError) as error:
+            raise UsageError(f"cannot be used: {error}", where="setting kafka.oauth_cafile") from None
+
 
 def _is_loopback(host: str | None) -> bool:
     try:

@@ -1,6 +1,5 @@
 """The token that aiokafka shows to brokers; librdkafka gets its own, from the same settings."""
 
-import ssl
 from collections.abc import Callable
 from time import monotonic
 
@@ -25,7 +24,7 @@ class ClientCredentials(AbstractTokenProvider):
     def __init__(self, kafka: KafkaSettings, clock: Callable[[], float] = monotonic) -> None:
         """Raises ``UsageError`` when a file of the settings cannot be used."""
         self._kafka, self._clock = kafka, clock
-        self._tls = ssl.create_default_context(cafile=kafka.oauth_cafile)
+        self._tls = kafka.oauth_ssl_context()
         self._token, self._use_until = "", 0.0
         kafka.client_secret()
 
