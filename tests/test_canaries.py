@@ -33,6 +33,7 @@ CANARIES = {
     "KAFKA__OAUTH_CLIENT_SECRET": "canary-kafka-client-secret",
     "KAFKA__SASL_PASSWORD": "canary-sasl-password",
     "REGISTRY__PASSWORD": "canary-registry-password",
+    "WORKER__WEB_TOKEN": "canary-web-token",
 }
 USERS = {
     "AVSTAR__PROXY_USERNAME": "proxy-user",
@@ -175,8 +176,13 @@ def test_a_flow_that_fails_in_every_way_tells_no_secret(flow: Flow, gossip: Goss
     flow.tail(flow.log(400, seed=91 + (way == "key")))
     until(lambda: rejected_by_avstar(flow) > before, 60)
     flow.settle()
+    allowed = {"Authorization": f"Bearer {CANARIES['WORKER__WEB_TOKEN']}"}
     pages = "".join(
-        urllib.request.urlopen(f"http://127.0.0.1:{at}{page}", timeout=10).read().decode()
+        urllib.request.urlopen(
+            urllib.request.Request(f"http://127.0.0.1:{at}{page}", headers=allowed), timeout=10
+        )
+        .read()
+        .decode()
         for at in (port, port + 1)
         for page in ("/status/view", "/status/role", "/status/letters/list", "/metrics")
     )
