@@ -26,6 +26,8 @@ _CHUNK = 10_000
 _SMALL_CHUNK = 1000
 #: How long librdkafka waits to fill a chunk: the price of each topic's end.
 _POLL_S = 0.05
+#: So few messages that they are taken one by one, and the last is not waited behind.
+_FEW = 100
 _LEADERLESS = (
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.LEADER_NOT_AVAILABLE,
@@ -153,7 +155,7 @@ def read_compacted(kafka: KafkaSettings, topic: str) -> dict[bytes, bytes]:
     return latest
 
 
-def _keep_latest(latest: dict[bytes, bytes], messages: Iterator[Message]) -> None:
+def _keep_latest(latest: dict[bytes, bytes], messages: Iterable[Message]) -> None:
     for message in messages:
         key, value = message.key() or b"", message.value()
         if value is None:
@@ -181,7 +183,10 @@ class Compacted:
         if begin:
             with _consumer(self._kafka) as consumer:
                 reading = _Reading(consumer, self._kafka, self._kafka.timeout_s, stable_s=40)
-                _keep_latest(self._latest, reading.messages(begin, ends))
+                waiting = sum(ends[part.partition] - part.offset for part in begin)
+                # consume() waits until it has as many as are asked for, or for its timeout.
+                for chunk in reading.chunks(begin, ends, 1 if waiting < _FEW else _CHUNK):
+                    _keep_latest(self._latest, chunk)
         self._ends = ends
         return self._latest
 

@@ -17,7 +17,7 @@ from streams.settings import load
 from topics.catalogue import RAW
 
 #: Lines appended in each run, and the mean time between two.
-_LINES, _EVERY_S = 250, 0.04
+_LINES, _EVERY_S = 200, 0.04
 
 _LONGEST_S = 10.0
 

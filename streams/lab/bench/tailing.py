@@ -34,8 +34,11 @@ def contest(lab: Lab, folder: Path, records: int) -> Contest:
     settings = load({"kafka": {"bootstrap_servers": lab.broker.bootstrap}})
 
     def baseline(publish: Publish) -> float:
-        path, topic = write(folder / "baseline.csv", records), _topic(lab, f"bench-{next(runs)}")
-        return _rate(records, lambda: publish(path, topic, records))
+        topic = _topic(lab, f"bench-{next(runs)}")
+        path = write(folder / f"{topic}.csv", records)  # rsyslog would go on with an older one
+        rate = _rate(records, lambda: publish(path, topic, records))
+        path.unlink()
+        return rate
 
     return Contest(
         "tail",
