@@ -151,7 +151,8 @@ def _enter(
     report: Report, framed: Framed, verdicts: list[Valid | Invalid], lines: _Lines, first: int
 ) -> None:
     rejected = []
-    for verdict, offset, number in zip(verdicts, framed.offsets.tolist(), framed.numbers.tolist(), strict=True):
+    places = zip(framed.offsets.tolist(), framed.numbers.tolist(), strict=True)
+    for verdict, (offset, number) in zip(verdicts, places, strict=True):
         if isinstance(verdict, Valid):
             report.accepted[verdict.kind] += 1
         else:
