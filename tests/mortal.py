@@ -58,8 +58,8 @@ class Mortal(confluent_kafka.Producer):
         return step == cls.step and cls.begun >= cls.last
 
 
-def mortal_block(send: Callable[..., None]) -> Callable[..., None]:
-    """``send_block``, which goes past the producer's methods."""
+def mortal_blocks(send: Callable[..., None]) -> Callable[..., None]:
+    """``send_blocks``, which goes past the producer's methods."""
 
     def sending(producer: Any, topic: str, *arguments: Any) -> None:
         send(producer, topic, *arguments)
@@ -87,8 +87,8 @@ if __name__ == "__main__":
     confluent_kafka.Producer = Mortal
     Path.rename, Path.unlink = mortal(Path.rename), mortal(Path.unlink)  # type: ignore[method-assign]
     from streams.cli import main
-    from topics import block
+    from streams.tail import round as rounds
 
-    block.send_block = mortal_block(block.send_block)
+    rounds.send_blocks = mortal_blocks(rounds.send_blocks)
     sys.argv = ["spotstream", *sys.argv[3:]]
     main()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from schemas import rawkey, rawkeys
 from streams.lab.kafka import Broker
 from topics import block as block_module
-from topics.block import Block, send_block
+from topics.block import Block, send_blocks
 from topics.connection import KafkaSettings
 from topics.reader import read_all
 
@@ -22,13 +22,13 @@ def block(values: list[bytes], gap: bytes = b"") -> Block:
     sizes = np.array([len(value) for value in values], np.int64)
     starts = np.cumsum(sizes + len(gap)) - sizes
     keys = np.arange(len(values), dtype=">u4").view(np.uint8).reshape(-1, 4)
-    return Block(keys, b"".join(gap + value for value in values), starts, sizes)
+    return Block.of(keys, b"".join(gap + value for value in values), starts, sizes)
 
 
 def test_what_is_sent_waits_in_the_producer() -> None:
     """So the ``rd_kafka_t`` is where it is looked for."""
     producer, other = Producer(NOWHERE), Producer(NOWHERE)
-    send_block(producer, "topic", block([b"x"] * 1234), 0)
+    send_blocks(producer, "topic", [block([b"x"] * 1234)], 0)
     assert len(producer) >= 1234 > len(other)  # errors wait there, too
     producer.purge()
 
@@ -39,14 +39,14 @@ def test_a_full_queue_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(block_module, "_SLICE", 5)
     limits = {"queue.buffering.max.messages": 10, "message.timeout.ms": 100, "linger.ms": 0}
     producer = Producer(NOWHERE | limits)
-    send_block(producer, "topic", block([b"x"] * 25), 0)
+    send_blocks(producer, "topic", [block([b"x"] * 25)], 0)
     assert len(producer) <= 10
 
 
 def test_a_message_that_is_not_taken_is_told() -> None:
     producer = Producer(NOWHERE | {"message.max.bytes": 1000})
     with pytest.raises(KafkaException) as refused:
-        send_block(producer, "topic", block([b"x", b"x" * 2000, b"x"]), 0)
+        send_blocks(producer, "topic", [block([b"x", b"x" * 2000, b"x"])], 0)
     assert refused.value.args[0].code() == KafkaError.MSG_SIZE_TOO_LARGE
     producer.purge()
 
@@ -56,8 +56,7 @@ def test_messages_arrive_as_they_lie_in_memory_and_in_order(broker: Broker, make
     topic = make_topic(partitions=3)
     producer = Producer({"bootstrap.servers": broker.bootstrap, "enable.idempotence": True})
     values = [b"%d" % number * (number % 40) for number in range(5000)]
-    send_block(producer, topic, block(values, b"# between\n"), 1)
-    send_block(producer, topic, block([b"last"]), 1)
+    send_blocks(producer, topic, [block(values, b"# between\n"), block([b"last"])], 1)
     assert producer.flush(30) == 0
     found = list(read_all(KafkaSettings(bootstrap_servers=broker.bootstrap), topic))
     assert {message.partition() for message in found} == {1}

@@ -7,6 +7,7 @@ behind the head that every Python object has, and a test sees that it does.
 """
 
 import ctypes
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,15 +21,6 @@ _SLICE = 100_000
 
 #: ``RD_KAFKA_MSG_F_COPY``: librdkafka has its own copy when the call returns.
 _COPY = 2
-
-
-class Block(NamedTuple):
-    """Messages for one partition: ``keys`` has one in a row, the values lie in ``data``."""
-
-    keys: NDArray[np.uint8]
-    data: bytes
-    starts: NDArray[np.int64]
-    sizes: NDArray[np.int64]
 
 
 class _Message(ctypes.Structure):
@@ -49,6 +41,27 @@ class _Message(ctypes.Structure):
 
 _LAYOUT = np.dtype(_Message)
 
+
+class Block(NamedTuple):
+    """Messages as librdkafka takes them; they point into ``keys`` and ``data``, which stay as long."""
+
+    messages: np.ndarray[tuple[int], np.dtype[np.void]]
+    keys: NDArray[np.uint8]
+    data: bytes
+
+    @classmethod
+    def of(
+        cls, keys: NDArray[np.uint8], data: bytes, starts: NDArray[np.int64], sizes: NDArray[np.int64]
+    ) -> "Block":
+        """Of keys, one in a row, and values that lie in ``data``."""
+        messages = np.zeros(len(starts), _LAYOUT)
+        messages["payload"] = np.frombuffer(data, np.uint8).ctypes.data + starts
+        messages["len"] = sizes
+        messages["key"] = keys.ctypes.data + np.arange(len(keys)) * keys.shape[1]
+        messages["key_len"] = keys.shape[1]
+        return cls(messages, keys, data)
+
+
 # Bundled or not, the library that confluent-kafka uses is found through the module that is linked to it.
 _LIBRARY = ctypes.CDLL(cimpl.__file__)
 _open = _LIBRARY.rd_kafka_topic_new
@@ -59,15 +72,16 @@ _produce = _LIBRARY.rd_kafka_produce_batch
 _produce.argtypes = (ctypes.c_void_p, ctypes.c_int32, ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
 
 
-def send_block(producer: Producer, topic: str, block: Block, partition: int) -> None:
-    """Queue a block's messages in order, waiting while the queue is full.
+def send_blocks(producer: Producer, topic: str, blocks: Sequence[Block], partition: int) -> None:
+    """Queue the messages of ``blocks`` in order, waiting while the queue is full.
 
-    Raises ``KafkaException`` if one is not taken.
+    All in few calls, for after each one a thread may wait for another that holds the interpreter. Raises
+    ``KafkaException`` if one is not taken.
     """
     if not isinstance(producer, Producer):
         producer.produce_batch(topic, [], partition)  # what stands in for one has no librdkafka behind it
         return
-    messages = _messages(block)
+    messages = np.concatenate([block.messages for block in blocks])
     opened = _open(_handle(producer), topic.encode(), None)
     try:
         for begin in range(0, len(messages), _SLICE):
@@ -82,13 +96,3 @@ def send_block(producer: Producer, topic: str, block: Block, partition: int) -> 
 
 def _handle(producer: Producer) -> int | None:
     return ctypes.c_void_p.from_address(id(producer) + object.__basicsize__).value
-
-
-def _messages(block: Block) -> np.ndarray[tuple[int], np.dtype[np.void]]:
-    """As librdkafka takes them; they point into the block, which has to outlive them."""
-    messages = np.zeros(len(block.starts), _LAYOUT)
-    messages["payload"] = np.frombuffer(block.data, np.uint8).ctypes.data + block.starts
-    messages["len"] = block.sizes
-    messages["key"] = block.keys.ctypes.data + np.arange(len(block.keys)) * block.keys.shape[1]
-    messages["key_len"] = block.keys.shape[1]
-    return messages

@@ -1,5 +1,7 @@
 """A round: what one transaction publishes. Records, descriptors, dead letters, checkpoints: all or none."""
 
+from itertools import groupby
+from operator import itemgetter
 from typing import NamedTuple
 
 from confluent_kafka import Producer
@@ -10,7 +12,7 @@ from schemas.rawkeys import pack
 from streams.formats.framing import HEAD, Framed, Oversized
 from streams.tail.checkpoint import Checkpoint, State, message, withdrawal
 from streams.tail.source import Source
-from topics.block import Block, send_block
+from topics.block import Block, send_blocks
 from topics.catalogue import CHECKPOINTS, DLQ, FILES, RAW
 from topics.transaction import send_all
 
@@ -46,7 +48,7 @@ class Round:
             source.described = True
         if framed.count:
             keys = pack(source.descriptor_id, framed.offsets, framed.numbers, framed.skipped)
-            self._raw.append((source.partition, Block(keys, framed.data, framed.starts, framed.sizes)))
+            self._raw.append((source.partition, Block.of(keys, framed.data, framed.starts, framed.sizes)))
         self._letters += [
             Letter(source.file.path, source.descriptor_id, source.partition, line)
             for line in framed.oversized
@@ -71,8 +73,8 @@ class Round:
     def produce(self, producer: Producer) -> None:
         """Queue all of it; raises ``KafkaException``."""
         send_all(producer, FILES.name, self._files)
-        for partition, block in self._raw:
-            send_block(producer, RAW.name, block, partition)
+        for partition, blocks in groupby(self._raw, itemgetter(0)):
+            send_blocks(producer, RAW.name, [block for _, block in blocks], partition)
         for letter in self._letters:
             post(producer, letter)
         send_all(producer, CHECKPOINTS.name, [message(moved) for moved in self.checkpoints.values()])

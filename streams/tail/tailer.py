@@ -44,7 +44,7 @@ _STOP_S = 3.0
 _WARN_S = 5.0
 
 #: What one transaction holds at the most, give or take a block; it is read while the last is committed.
-_BLOCKS = 12
+_BLOCKS = 8
 _RECORDS = 250_000
 _FILES = 1000
 
