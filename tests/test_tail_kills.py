@@ -48,7 +48,7 @@ def killed(tail: Tail, path: Path, step: str, transaction: int, *arguments: str 
 def survives(tail: Tail, step: str, transactions: list[int]) -> None:
     """Killed in these transactions, one after the other; what follows publishes all of it."""
     path = tail.folder / "log.csv"
-    written = lines(0, 300 * (4 + sum(transactions)))
+    written = lines(0, 600 * (4 + sum(transactions)))  # a transaction takes up to eight blocks
     path.write_bytes(HEADER + b"".join(written))
     for transaction in transactions:
         killed(tail, path, step, transaction)
