@@ -42,8 +42,13 @@ class Place(BaseModel):
 
 
 def now() -> str:
-    """The current time, RFC 3339, UTC, milliseconds."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """The current time, as :func:`stamp` has it."""
+    return stamp(datetime.now(UTC))
+
+
+def stamp(at: datetime) -> str:
+    """A moment, aware: RFC 3339, UTC, milliseconds. Of two texts the later moment's is the greater."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _decoded(value: Any, info: ValidationInfo) -> Any:

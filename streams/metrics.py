@@ -40,11 +40,8 @@ REJECTIONS = Counter(
 
 # -- dispatch
 
-ATTEMPTS = _counter(
-    "spotstream_delivery_attempts",
-    "Requests to Avstar, by answer",
-    answer=("booked", "refused", "limited", "unavailable", "unauthorized", "notoken"),
-)
+ANSWERS = ("booked", "refused", "limited", "unavailable", "unauthorized", "notoken")
+ATTEMPTS = _counter("spotstream_delivery_attempts", "Requests to Avstar, by answer", answer=ANSWERS)
 ATTEMPT_SECONDS = Histogram(
     "spotstream_delivery_attempt_seconds", "Time from request to answer", buckets=_SECONDS
 )

@@ -34,11 +34,13 @@ from streams.validate.flood import Refusals
 from streams.validate.lane import Judges, ValidateLane
 from topics import provision
 from topics.admin import Admin
-from topics.catalogue import BATCHES, RAW, VALIDATED, Topic
+from topics.catalogue import BATCHES, DISPATCHING, RAW, VALIDATED, VALIDATING, Topic
 from topics.ownership import Lane, Owned, Ownership
 from topics.transport import App
 
 Role = Literal["validate", "dispatch"]
+
+_GROUPS: dict[Role, str] = {"validate": VALIDATING, "dispatch": DISPATCHING}
 
 logger = log.get("worker")
 
@@ -52,7 +54,7 @@ _STOP_S = 5.0
 def _ownership(settings: Settings, role: Role, lane: Callable[[Owned], Lane], **options: Any) -> Ownership:
     return Ownership(
         settings.kafka,
-        f"spotstream-{role}",
+        _GROUPS[role],
         lane=lane,
         transaction_timeout_s=settings.worker.transaction_timeout_s,
         session_timeout_s=settings.worker.session_timeout_s,
@@ -168,7 +170,7 @@ def run_role(settings: Settings, role: Role, leash: int | None = None) -> int:
     """
     traces.configure(settings.traces, role)
     weak = provision.require(settings.kafka).weak
-    Admin(settings.kafka).check_membership(f"spotstream-{role}")
+    Admin(settings.kafka).check_membership(_GROUPS[role])
     if leash is None:  # the supervisor has said it
         _warn(weak)
     return asyncio.run(_serve(settings, role, leash))

@@ -3,10 +3,8 @@
 Its plain listener is for the tests themselves, which may do everything there; the others are for the tested.
 """
 
-import asyncio
 import os
 import re
-import threading
 from collections.abc import Iterable
 from pathlib import Path
 from time import time
@@ -33,6 +31,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from joserfc import jwt
 from joserfc.jwk import RSAKey
+from served import Served
 
 from streams.lab.kafka import Broker
 from streams.lab.service import free_port
@@ -46,7 +45,7 @@ PLAIN_PASSWORD, SCRAM_PASSWORD, CLIENT_SECRET = (
 )
 
 
-class TokenServer:
+class TokenServer(Served):
     """Grants tokens for a minute to whoever knows :data:`CLIENT_SECRET`, signed with a key of ``jwks``."""
 
     def __init__(self) -> None:
@@ -55,25 +54,8 @@ class TokenServer:
         self.jwks = {"keys": [self._key.as_dict(private=False)]}
         app = web.Application()
         app.router.add_post("/token", self._token)
-        self._runner = web.AppRunner(app, access_log=None)
-        self._loop = asyncio.new_event_loop()
-        started = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(started,), daemon=True)
-        self._thread.start()
-        assert started.wait(10)
-
-    def _run(self, started: threading.Event) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._runner.setup())
-        self._loop.run_until_complete(web.TCPSite(self._runner, "127.0.0.1", 0).start())
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}/token"
-        started.set()
-        self._loop.run_forever()
-        self._loop.run_until_complete(self._runner.cleanup())
-
-    def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        super().__init__(app)
+        self.url += "/token"
 
     async def _token(self, request: web.Request) -> web.Response:
         self.asked += 1

@@ -1,11 +1,9 @@
 """No secret comes out: canaries in every secret setting, a flow that fails in every way, and a search."""
 
-import asyncio
 import json
 import re
 import signal
 import subprocess
-import threading
 import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator
@@ -18,6 +16,7 @@ from aiohttp import web
 from confluent_kafka.admin import AdminClient
 from flow import COMMAND, Flow, until
 from pydantic import SecretStr
+from served import Served
 
 from streams import settings
 from streams.lab.service import free_port
@@ -61,17 +60,12 @@ def escaped(text: str) -> list[str]:
     return [secret for secret in (*CANARIES.values(), TOKEN, *BASIC) if secret in text]
 
 
-class Gossip:
+class Gossip(Served):
     """Proxy, token endpoint, API and registry in one; they fail in turn and quote all that they were told."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
-        self._runner = web.AppRunner(self._application(), access_log=None)
-        self._loop = asyncio.new_event_loop()
-        started = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(started,), daemon=True)
-        self._thread.start()
-        assert started.wait(10)
+        super().__init__(self._application())
 
     def _application(self) -> web.Application:
         app = web.Application(client_max_size=1 << 26)
@@ -79,19 +73,6 @@ class Gossip:
         app.router.add_post("/v2/ingest", self._ingest)
         app.router.add_route("*", "/{any:.*}", self._refuse)
         return app
-
-    def _run(self, started: threading.Event) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._runner.setup())
-        self._loop.run_until_complete(web.TCPSite(self._runner, "127.0.0.1", 0).start())
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
-        started.set()
-        self._loop.run_forever()
-        self._loop.run_until_complete(self._runner.cleanup())
-
-    def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
 
     async def _told(self, request: web.Request) -> str:
         told = json.dumps(dict(request.headers)) + (

@@ -108,8 +108,8 @@ def test_an_interrupted_replay_goes_on_where_it_stopped(flow, day):
     before = replayed(flow, day.path)
     batches = len(flow.batches())
     first = flow.start("replay", "--since", "5h")
-    until(lambda: len(flow.batches()) > batches)
-    assert first.end(signal.SIGINT) == 1  # no worker takes any: it waits
+    until(lambda: len(flow.batches()) > batches or first.popen.poll() is not None)
+    assert first.end(signal.SIGINT) == 1, first.said  # no worker takes any: it waits
     handed_over = len(flow.batches()) - batches
     assert "interrupted" in first.said
     flow.start("worker", **HASTE)

@@ -80,6 +80,9 @@ DLQ = Topic(
     24 * _MIB,
 )
 
+#: The consumer groups of the worker's roles.
+VALIDATING, DISPATCHING = "spotstream-validate", "spotstream-dispatch"
+
 #: By record type, as in the ``record_type`` column.
 VALIDATED = {"spot": SPOTS, "avail": AVAILS, "billing": BILLING, "makegood": MAKEGOODS}
 

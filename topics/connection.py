@@ -2,7 +2,6 @@
 
 import ssl
 from base64 import b64encode
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
@@ -10,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from schemas.errors import UsageError
+from schemas.network import is_loopback, tls
 from schemas.secret import Secret
 
 #: librdkafka insists on a group for each consumer. Nobody joins this one, but its coordinator is asked for.
@@ -74,7 +74,9 @@ class KafkaSettings(BaseModel):
     @classmethod
     def _readable_by_nobody(cls, url: str) -> str:
         parts = urlsplit(url)
-        if url and not (parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname))):
+        if url and not (
+            parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
+        ):
             raise ValueError("the secret would cross the network in the clear, use https")
         if parts.username or parts.password:
             raise ValueError("an address holds no credentials")
@@ -187,27 +189,8 @@ class KafkaSettings(BaseModel):
         """The TLS context for aiokafka and Faust; None without TLS. Raises ``UsageError``."""
         if not self.security_protocol.endswith("SSL"):
             return None
-        name = "ssl_cafile"
-        try:
-            context = ssl.create_default_context(cafile=self.ssl_cafile)
-            if self.ssl_certfile:
-                name = "ssl_certfile"
-                # Without a password, OpenSSL would ask the terminal for that of an encrypted key.
-                context.load_cert_chain(self.ssl_certfile, self.ssl_keyfile, password="")
-        except (OSError, ValueError) as error:
-            raise UsageError(f"cannot be used: {error}", where=f"setting kafka.{name}") from None
-        return context
+        return tls("kafka.ssl_", self.ssl_cafile, self.ssl_certfile, self.ssl_keyfile)
 
     def oauth_ssl_context(self) -> ssl.SSLContext:
         """The TLS context for the token endpoint. Raises ``UsageError``."""
-        try:
-            return ssl.create_default_context(cafile=self.oauth_cafile)
-        except (OSError, ValueError) as error:
-            raise UsageError(f"cannot be used: {error}", where="setting kafka.oauth_cafile") from None
-
-
-def _is_loopback(host: str | None) -> bool:
-    try:
-        return ip_address(host or "").is_loopback
-    except ValueError:
-        return host == "localhost"
+        return tls("kafka.oauth_", self.oauth_cafile)

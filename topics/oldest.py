@@ -8,6 +8,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec, ResourceType
 
 from topics.connection import KafkaSettings
+from topics.standing import offsets
 
 
 class Oldest:
@@ -27,9 +28,8 @@ class Oldest:
 
     def ends(self, partitions: list[int]) -> dict[int, int]:
         """The offsets up to which committed records go, by partition."""
-        asked = {TopicPartition(self._topic, partition): OffsetSpec.latest() for partition in partitions}
-        found = self._admin.list_offsets(asked, request_timeout=self._timeout_s)
-        return {part.partition: answer.result(self._timeout_s + 1).offset for part, answer in found.items()}
+        wanted = dict.fromkeys(partitions, OffsetSpec.latest())
+        return offsets(self._admin, self._topic, wanted, self._timeout_s)
 
     def appended_ms(self, positions: Mapping[int, int]) -> dict[int, int]:
         """When the first committed record from each position on was appended, where there is one."""

@@ -9,7 +9,6 @@ from typing import Any
 
 from confluent_kafka import (
     Consumer,
-    IsolationLevel,
     KafkaError,
     KafkaException,
     Message,
@@ -20,6 +19,7 @@ from confluent_kafka.admin import OffsetSpec
 from schemas.errors import Problem, Unreachable
 from topics.admin import Admin, denial
 from topics.connection import KafkaSettings
+from topics.standing import offsets
 
 _CHUNK = 10_000
 #: For those who keep what becomes of a chunk: few enough to stay in the processor's cache.
@@ -244,21 +244,13 @@ def _offsets(kafka: KafkaSettings, topic: str, which: OffsetSpec) -> dict[int, i
     deadline = time.monotonic() + kafka.timeout_s
     while True:
         try:
-            return _ask(admin, kafka, topic, which)
+            wanted = dict.fromkeys(admin.topic(topic).partitions, which)
+            return offsets(admin, topic, wanted, kafka.timeout_s)
         except KafkaException as error:
             # A partition that was just created or is changing its leader has an answer in a moment.
             if error.args[0].code() not in _LEADERLESS or time.monotonic() > deadline:
                 raise _problem(error.args[0], kafka, topic) from None
             time.sleep(_POLL_S)
-
-
-def _ask(admin: Admin, kafka: KafkaSettings, topic: str, which: OffsetSpec) -> dict[int, int]:
-    asked = admin.list_offsets(
-        {TopicPartition(topic, partition): which for partition in admin.topic(topic).partitions},
-        isolation_level=IsolationLevel.READ_UNCOMMITTED,
-        request_timeout=kafka.timeout_s,
-    )
-    return {part.partition: answer.result(kafka.timeout_s + 1).offset for part, answer in asked.items()}
 
 
 class _Reading:

@@ -6,6 +6,8 @@ transactions (:mod:`topics.ownership`), so everything in Faust that acks, counts
 each of those paths loses or doubles records in faust-streaming 0.15.3 (docs/decisions.md has the list).
 """
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, cast
 
@@ -104,6 +106,10 @@ class Consumer(driver.Consumer):
 
     _thread: ConsumerThread
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._resumed = asyncio.Event()
+
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
@@ -135,9 +141,18 @@ class Consumer(driver.Consumer):
         partition's position has moved past it, so dropping it would lose its records."""
         if not self.flow_active:
             await self.wait(self.can_resume_flow)
+        self._resumed.clear()
         active = frozenset() if self.ownership.hold() else frozenset(self._get_active_partitions())
-        for chunk in await self._thread.poll(active or _NOWHERE, timeout if active else 0.05):
+        for chunk in await self._thread.poll(active or _NOWHERE, timeout if active else 0):
             yield chunk.partition, self._message(chunk)
+        if not active:  # a lane that has room again is not kept waiting
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._resumed.wait(), 0.05)
+
+    def resume_partitions(self, tps: Iterable[Any]) -> None:
+        """Fetch again, at once."""
+        super().resume_partitions(tps)
+        self._resumed.set()
 
     def _message(self, chunk: Chunk) -> ConsumerMessage:
         last = chunk.records[-1]

@@ -4,13 +4,13 @@ import ssl
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from errno import ECONNRESET
-from ipaddress import ip_address
 from typing import IO, Literal, NamedTuple
 
 import aiohttp
 from yarl import URL
 
 from schemas.errors import UsageError
+from schemas.network import is_loopback, tls
 from schemas.secret import Secret
 from streams.settings import AvstarSettings
 
@@ -124,20 +124,14 @@ def address(url: str, setting: str, *, plain: bool) -> URL:
         raise UsageError("not the address of an HTTP API", where=where)
     if found.user or found.password:
         raise UsageError("an address holds no credentials", where=where, remedy="use the settings for them")
-    if found.scheme == "http" and not plain and not _is_loopback(found.host):
+    here = is_loopback(found.host) or found.host.endswith(".localhost")
+    if found.scheme == "http" and not plain and not here:
         raise UsageError(
             "credentials would cross the network in the clear",
             where=where,
             remedy="use https, or set avstar.plain_http where the network is trusted",
         )
     return found
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes | None:
@@ -156,16 +150,7 @@ def _tls(settings: AvstarSettings) -> ssl.SSLContext | Literal[True]:
         raise UsageError("a key is of no use without its certificate", where="setting avstar.ssl_certfile")
     if not settings.ssl_cafile and not settings.ssl_certfile:
         return True
-    name = "ssl_cafile"
-    try:
-        context = ssl.create_default_context(cafile=settings.ssl_cafile)
-        if settings.ssl_certfile:
-            name = "ssl_certfile"
-            # Without a password, OpenSSL would ask the terminal for that of an encrypted key.
-            context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile, password="")
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot be used: {error}", where=f"setting avstar.{name}") from None
-    return context
+    return tls("avstar.ssl_", settings.ssl_cafile, settings.ssl_certfile, settings.ssl_keyfile)
 
 
 class _Proxy:

@@ -198,16 +198,6 @@ class Framer:
             oversized.append(Oversized(self.position + start, int(numbers[index]), size, head))
         return numbers, kept
 
-    def _skip(self, size: int) -> None:
-        self.position += size
-        self.pending += size
-
-    def _refuse(self, oversized: list[Oversized], head: bytes, size: int) -> None:
-        if not self._grammar.is_comment(head):
-            self.number += 1
-            oversized.append(Oversized(self.position, self.number, size, head))
-        self._skip(size)
-
     def _run_over(self, block: bytes, oversized: list[Oversized], *, final: bool) -> bytes:
         """Pass over the rest of a line above the limit; gives what lies behind it."""
         end = block.find(b"\n") + 1 or len(block)
@@ -215,6 +205,10 @@ class Framer:
         self._long += block[: min(end, HEAD - len(self._long))]
         if not final and not block.endswith(b"\n", 0, end):
             return b""
-        self._refuse(oversized, self._long, self._long_size)
+        if not self._grammar.is_comment(self._long):
+            self.number += 1
+            oversized.append(Oversized(self.position, self.number, self._long_size, self._long))
+        self.position += self._long_size
+        self.pending += self._long_size
         self._long, self._long_size = b"", 0
         return block[end:]

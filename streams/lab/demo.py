@@ -31,7 +31,7 @@ from streams.lab.writer import Writer
 from streams.settings import PREFIX
 from streams.tail import checkpoint
 from streams.tail.tailer import check
-from topics.catalogue import BATCHES, RAW
+from topics.catalogue import BATCHES, DISPATCHING, RAW, VALIDATING
 
 _POLL_S = 0.5
 _READY_S = 60.0
@@ -161,8 +161,8 @@ class _Demo:
         self._published = self._published or self._all_published()
         return (
             self._published
-            and self._gauge.caught_up(RAW, "spotstream-validate")
-            and self._gauge.caught_up(BATCHES, "spotstream-dispatch")
+            and self._gauge.caught_up(RAW, VALIDATING)
+            and self._gauge.caught_up(BATCHES, DISPATCHING)
         )
 
     def _all_published(self) -> bool:

@@ -15,12 +15,11 @@ from schemas.errors import Problem
 from schemas.letter import now
 from streams.recovery.span import Spans
 from topics.admin import Admin, problem
-from topics.catalogue import BATCHES, RAW
+from topics.catalogue import BATCHES, DISPATCHING, RAW
 from topics.connection import KafkaSettings
 from topics.ownership import group_metadata
 from topics.transaction import OwnershipLostError, TransactionalProducer
 
-_DISPATCH = "spotstream-dispatch"
 _TRANSACTION_S = 60.0
 _ENDED = "ended"
 
@@ -82,7 +81,7 @@ class Bookmark:
 
     def dispatched(self) -> dict[int, int]:
         """By partition of ``avstar.batches``, the position that dispatch has committed."""
-        return {at.partition: max(at.offset, 0) for at in self._committed(_DISPATCH, BATCHES.name)}
+        return {at.partition: max(at.offset, 0) for at in self._committed(DISPATCHING, BATCHES.name)}
 
     def _write(self, produce: Callable[[Producer], None], offsets: list[TopicPartition]) -> None:
         try:

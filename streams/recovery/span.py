@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import OffsetSpec
 
 from schemas.batch import Source
@@ -13,6 +13,7 @@ from schemas.errors import UsageError
 from topics.admin import Admin, problem
 from topics.catalogue import RAW
 from topics.connection import KafkaSettings
+from topics.standing import offsets
 
 _SPAN = re.compile(r"(\d{1,9}):(\d{1,19})(-(\d{1,19})?)?")
 _END = 2**63 - 1
@@ -58,9 +59,8 @@ def _at(kafka: KafkaSettings, moment: datetime) -> dict[int, int]:
     admin = Admin(kafka)
     spec = OffsetSpec.for_timestamp(int(moment.timestamp() * 1000))
     try:
-        partitions = [TopicPartition(RAW.name, partition) for partition in admin.topic(RAW.name).partitions]
-        asked = admin.list_offsets(dict.fromkeys(partitions, spec), request_timeout=kafka.timeout_s)
-        found = {at.partition: answer.result(kafka.timeout_s).offset for at, answer in asked.items()}
+        wanted = dict.fromkeys(admin.topic(RAW.name).partitions, spec)
+        found = offsets(admin, RAW.name, wanted, kafka.timeout_s)
     except KafkaException as error:
         raise problem(error.args[0], kafka, RAW.name) from None
     return {partition: offset if offset >= 0 else _END for partition, offset in found.items()}

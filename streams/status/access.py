@@ -8,13 +8,13 @@ import asyncio
 import hmac
 import time
 from hashlib import sha256
-from ipaddress import ip_address
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from schemas.errors import UsageError
+from schemas.network import is_loopback
 from schemas.secret import Secret
 from streams.settings import WorkerSettings
 
@@ -95,11 +95,3 @@ class Access:
 def _bytes(given: str) -> bytes:
     """As they came: a header need not be UTF-8."""
     return given.encode(errors="surrogateescape")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address or name means this machine only."""
-    try:
-        return host == "localhost" or ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

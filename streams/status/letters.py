@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from schemas import airing, parts
+from schemas.letter import stamp
 from streams import moment
 from streams.recovery.letters import Stored
 
@@ -68,8 +69,8 @@ class Wanted(NamedTuple):
         Raises :class:`UsageError` for what is no moment.
         """
         now = datetime.now(UTC)
-        before = _text(moment.parse(self.older, now, name="older")) if self.older else ""
-        after = _text(moment.parse(self.newer, now, name="newer")) if self.newer else ""
+        before = stamp(moment.parse(self.older, now, name="older")) if self.older else ""
+        after = stamp(moment.parse(self.newer, now, name="newer")) if self.newer else ""
         end = "/" + self.file.lstrip("./")
         files = {file for file, path in paths.items() if path == self.file or path.endswith(end)}
         found = [
@@ -85,11 +86,6 @@ class Wanted(NamedTuple):
             and (not after or letter.last_failure > after)
         ]
         return sorted(found, key=lambda letter: letter.last_failure, reverse=True)
-
-
-def _text(at: datetime) -> str:
-    """As letters have it, so that texts are compared."""
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class Letters:

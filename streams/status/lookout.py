@@ -27,7 +27,7 @@ from streams.status.letters import Letters
 from streams.status.role import OwnRole
 from streams.status.trend import OFFSETS_A_BATCH, Sample, Trend, caught_up_in_s
 from streams.status.waiting import Waiting
-from topics.catalogue import BATCHES, CHECKPOINTS, DLQ, FILES, RAW, RECEIPTS
+from topics.catalogue import BATCHES, CHECKPOINTS, DISPATCHING, DLQ, FILES, RAW, RECEIPTS, VALIDATING
 from topics.reader import follow_all
 from topics.standing import Place, standing
 
@@ -144,8 +144,8 @@ class Lookout:
     def _look(self) -> bool:
         """Whether the broker answered; else the view stays as it is, and says so."""
         try:
-            raw = standing(self._admin, "spotstream-validate", RAW.name, _TIMEOUT_S)
-            batches = standing(self._admin, "spotstream-dispatch", BATCHES.name, _TIMEOUT_S)
+            raw = standing(self._admin, VALIDATING, RAW.name, _TIMEOUT_S)
+            batches = standing(self._admin, DISPATCHING, BATCHES.name, _TIMEOUT_S)
             if self.watched:
                 self._raw.look(raw)
                 self._batches.look(batches)

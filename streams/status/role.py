@@ -42,7 +42,7 @@ class AvstarHealth:
 
     def look(self) -> None:
         """Remember the counters of now."""
-        answers = {answer: _value("delivery_attempts_total", answer=answer) for answer in _ANSWERS}
+        answers = {answer: _value("delivery_attempts_total", answer=answer) for answer in metrics.ANSWERS}
         self._samples.append(
             _Sample(
                 monotonic(),
@@ -72,9 +72,6 @@ class AvstarHealth:
             "limit": _value("requests_limit"),
             "token_age_s": token_age_s if isfinite(token_age_s) else None,
         }
-
-
-_ANSWERS = ("booked", "refused", "limited", "unavailable", "unauthorized", "notoken")
 
 
 def _value(name: str, **labels: str) -> float:

@@ -20,11 +20,10 @@ from streams.lab.gauge import Gauge
 from streams.lab.generate import generate, write
 from streams.lab.up import Lab
 from streams.tail import tailer as tail
-from topics.catalogue import BATCHES, RAW
+from topics.catalogue import BATCHES, RAW, VALIDATING
 from topics.reader import read_all
 
 _LONGEST_S = 300.0
-_GROUP = "spotstream-validate"
 
 
 def contest(lab: Lab, folder: Path, records: int) -> Contest:
@@ -86,7 +85,7 @@ def _pin(pid: int) -> None:
 def _validate(lab: Lab, loaded: settings.Settings, log: Path) -> float:
     """Validate the raw topic from its beginning; records per second between the first and the last batch."""
     admin = AdminClient(loaded.kafka.confluent())
-    for answer in admin.delete_consumer_groups([_GROUP]).values():
+    for answer in admin.delete_consumer_groups([VALIDATING]).values():
         if answer.exception() and "not found" not in str(answer.exception()).lower():
             answer.result()
     gauge, began_ms = Gauge(loaded, {}), time.time() * 1000
@@ -95,7 +94,7 @@ def _validate(lab: Lab, loaded: settings.Settings, log: Path) -> float:
     with log.open("wb") as output, subprocess.Popen(command, stderr=output, env=environment) as worker:
         _pin(worker.pid)
         deadline = time.monotonic() + _LONGEST_S
-        while not gauge.caught_up(RAW, _GROUP):
+        while not gauge.caught_up(RAW, VALIDATING):
             if worker.poll() is not None or time.monotonic() > deadline:
                 worker.kill()
                 raise Problem("did not validate the raw topic", where=f"spotstream worker, see {log}")
