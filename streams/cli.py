@@ -33,6 +33,26 @@ app.add_typer(profile_app, name="profile")
 app.add_typer(config_app, name="config")
 
 Role = Literal["validate", "dispatch"]
+
+
+def _tell_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"spotstream {version('spotstream')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _spotstream(
+    *,
+    version: Annotated[  # noqa: ARG001 - told by its callback
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Tell it and end.")
+    ] = False,
+) -> None:
+    pass
+
+
 Format = Literal["csv", "tsv", "fixed", "xml"]
 
 

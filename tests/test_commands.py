@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -28,6 +29,12 @@ def bash(script: str, home: Path) -> str:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_the_version_is_told(tmp_path):
+    with (_DOCS.parent / "pyproject.toml").open("rb") as file:
+        version = tomllib.load(file)["project"]["version"]
+    assert bash("spotstream --version", tmp_path) == f"spotstream {version}\n"
 
 
 _COMPLETE = """
