@@ -160,6 +160,8 @@ class Normalizer:
 
     def _amounts_of(self, currencies: Sequence[Any], texts: Sequence[str]) -> list[Any]:
         tables, default = self._money, self._money[self._profile.currency]
+        if currencies.count(self._profile.currency) == len(currencies):
+            return list(map(default.__getitem__, texts))
         return [tables.get(code, default)[text] for code, text in zip(currencies, texts, strict=True)]
 
     def _instants_of(self, name: str, stations: Sequence[Any], texts: Sequence[str]) -> list[Any]:

@@ -18,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog="Every command takes --debug, which shows a traceback where an error has one.",
     # A command returns its exit status, or nothing for 0.
-    result_callback=lambda status: sys.exit(status or 0),
+    result_callback=lambda status, **_: sys.exit(status or 0),
 )
 
 topics_app = typer.Typer(
@@ -35,7 +35,7 @@ app.add_typer(config_app, name="config")
 Role = Literal["validate", "dispatch"]
 
 
-def _tell_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
+def _tell_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
@@ -46,7 +46,7 @@ def _tell_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
 @app.callback()
 def _spotstream(
     *,
-    version: Annotated[  # noqa: ARG001 - told by its callback
+    version: Annotated[
         bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Tell it and end.")
     ] = False,
 ) -> None:

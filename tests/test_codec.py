@@ -4,6 +4,7 @@ import copy
 import io
 import json
 from datetime import date, datetime
+from itertools import pairwise
 from typing import Any
 
 import avro.io
@@ -14,7 +15,7 @@ from exports import descriptor, line, records
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.codec import Codec, _varint, bodies, schema, schema_id
+from schemas.codec import Codec, _numbers, _varint, bodies, schema, schema_id
 from schemas.records import KINDS, MODELS, Kind, Valid
 from streams.validate.judge import Judge
 
@@ -72,11 +73,21 @@ def test_the_reference_implementation_reads_them(cells: dict[str, str]) -> None:
     assert present | {"record_type": verdict.kind} == expected
 
 
-@given(st.integers(-(2**63), 2**63 - 1))
-def test_numbers_are_written_as_avro_has_them(number: int) -> None:
+#: Numbers of all lengths that Avro writes, and those at which another byte begins.
+ENDS = [0, *(2**power for power in (6, 13, 14, 20, 27, 34, 41, 48, 62)), 2**63 - 1]
+NUMBERS = st.one_of(
+    [st.integers(low, high) for low, high in pairwise(ENDS)]
+    + [st.sampled_from([end + by for end in ENDS[1:-1] for by in (-1, 0, 1)]), st.integers(-(2**63), 0)]
+)
+
+
+@given(st.lists(NUMBERS, min_size=1, max_size=4))
+@settings(max_examples=300)
+def test_numbers_are_written_as_avro_has_them(numbers: list[int]) -> None:
     theirs = io.BytesIO()
-    avro.io.BinaryEncoder(theirs).write_long(number)
-    assert _varint(number).encode("latin-1") == theirs.getvalue()
+    for number in numbers:
+        avro.io.BinaryEncoder(theirs).write_long(number)
+    assert "".join(_numbers(numbers)).encode("latin-1") == theirs.getvalue()
 
 
 @pytest.mark.parametrize("number", [2**63, -(2**63) - 1])

@@ -1,8 +1,9 @@
 """The pure whole of validation: a file's descriptor and its raw records in, one verdict for each out."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import compress, repeat
+from operator import itemgetter
 from traceback import format_exception
 from typing import Any, NamedTuple
 
@@ -22,10 +23,18 @@ _AT_ONCE = 500
 
 
 class _Plan(NamedTuple):
-    """Where a kind's columns are in a file: column → its cell in a row."""
+    """Where a kind's columns are in a file: column → its cell in a row; ``picked`` are those cells."""
 
     kind: Kind
     places: dict[str, int]
+    picked: Callable[[Row], Sequence[str]]
+
+    @classmethod
+    def of(cls, kind: Kind, places: dict[str, int]) -> "_Plan":
+        if len(places) == 1:  # itemgetter would give the cell alone
+            (place,) = places.values()
+            return cls(kind, places, lambda row: (row[place],))
+        return cls(kind, places, itemgetter(*places.values()))
 
 
 class Judge:
@@ -40,7 +49,7 @@ class Judge:
         places = {kind: layout.places(kind) for kind in COLUMNS}
         self._type_place = places["spot"].get("record_type", 0)
         self._plans = {
-            kind: _Plan(kind, {name: places[kind][name] for name in names if name in places[kind]})
+            kind: _Plan.of(kind, {name: places[kind][name] for name in names if name in places[kind]})
             for kind, names in COLUMNS.items()
         }
 
@@ -89,7 +98,7 @@ class Judge:
         return Invalid([Reason(field="record_type", value=shown(text), rule=rule)], shown(text.strip()))
 
     def _of_kind(self, plan: _Plan, rows: list[Row]) -> list[Verdict]:
-        cells = {name: [row[place] for row in rows] for name, place in plan.places.items()}
+        cells = dict(zip(plan.places, zip(*map(plan.picked, rows), strict=True), strict=True))
         columns = self._normalizer.columns(plan.kind, cells)
         faults = _faults(plan.kind, columns, len(rows))
         if not faults:
