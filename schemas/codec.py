@@ -57,9 +57,9 @@ class Codec:
         self._texts = _texts(kind)
         self._optional = [one["name"] for one in schema(kind)["fields"] if isinstance(one["type"], list)]
 
-    def message(self, valid: Valid) -> dict[str, bytes]:
-        """Key (the record's id) and framed value, as confluent-kafka's ``produce_batch`` takes them."""
-        return {"key": valid.key, "value": self._frame + valid.avro}
+    def framed(self, valid: Valid) -> bytes:
+        """The record as it is on its topic."""
+        return self._frame + valid.avro
 
     def decode(self, value: bytes) -> tuple[Canonical, str]:
         """Record and placement hash; raises ``ValueError`` when it is no framed record of the schema."""

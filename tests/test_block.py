@@ -1,5 +1,7 @@
 """Blocks of messages handed to librdkafka without a Python object for each."""
 
+from ctypes import string_at
+
 import numpy as np
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -49,6 +51,32 @@ def test_a_message_that_is_not_taken_is_told() -> None:
         send_blocks(producer, "topic", [block([b"x", b"x" * 2000, b"x"])], 0)
     assert refused.value.args[0].code() == KafkaError.MSG_SIZE_TOO_LARGE
     producer.purge()
+
+
+@given(st.lists(st.tuples(st.binary(max_size=9), st.binary(max_size=9))))
+def test_joined_messages_are_found_where_they_are_said_to_lie(pairs: list[tuple[bytes, bytes]]) -> None:
+    made = Block.joined([key for key, _ in pairs], [value for _, value in pairs])
+    found = [
+        (string_at(int(m["key"]), int(m["key_len"])), string_at(int(m["payload"]), int(m["len"])))
+        for m in made.messages
+    ]
+    assert found == pairs
+
+
+@pytest.mark.broker
+def test_keys_say_where_joined_messages_go(broker: Broker, make_topic: MakeTopic) -> None:
+    """As confluent-kafka's own ``produce`` has it, under the same partitioner."""
+    topics = make_topic("ours", 7), make_topic("theirs", 7)
+    producer = Producer({"bootstrap.servers": broker.bootstrap, "partitioner": "murmur2_random"})
+    keys = [b"SP-%d" % number for number in range(500)]
+    send_blocks(producer, topics[0], [Block.joined(keys, keys)])
+    for key in keys:
+        producer.produce(topics[1], key, key)
+    assert producer.flush(30) == 0
+    kafka = KafkaSettings(bootstrap_servers=broker.bootstrap)
+    ours, theirs = ({m.key(): m.partition() for m in read_all(kafka, topic)} for topic in topics)
+    assert ours == theirs
+    assert set(ours) == set(keys)
 
 
 @pytest.mark.broker

@@ -43,7 +43,7 @@ def as_logical(verdict: Valid) -> dict[str, Any]:
 def test_our_bytes_are_fastavros_and_read_back_as_they_were(cells: dict[str, str]) -> None:
     verdict = valid(cells)
     codec = CODECS[verdict.kind]
-    value = codec.message(verdict)["value"]
+    value = codec.framed(verdict)
     theirs = io.BytesIO()
     fastavro.schemaless_writer(theirs, fastavro.parse_schema(schema(verdict.kind)), as_logical(verdict))
     assert value == b"\0" + (70_000).to_bytes(4) + theirs.getvalue()
@@ -139,7 +139,7 @@ BILL = {
 def test_a_message_is_keyed_by_the_records_id() -> None:
     for cells, key in ((SPOT, b"SP-1"), (BILL, b"I-7/3")):
         verdict = valid(cells)
-        assert CODECS[verdict.kind].message(verdict)["key"] == key
+        assert verdict.key == key
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_what_is_right_now_is_batched_in_its_order_and_the_rest_stays_with_its_r
     assert sent.redrives == [keys[0], keys[2]]
     assert sent.from_letters
     assert made.sending.partition == sent.source.partition == 3
-    assert [len(messages) for messages in made.sending.validated.values()] == [2]
+    assert [len(block.messages) for block in made.sending.validated.values()] == [2]
     for key in sent.redrives:
         marked = made.sending.letters[key]
         assert (marked.under_way, marked.original, marked.record_type) == (AT, found[key].original, "avail")
@@ -99,7 +99,7 @@ def test_a_record_that_was_validated_before_is_not_published_again_unless_it_is_
     assert again.validated == {}
     edited = remake(first.letters, PANEL, CODECS, Upload(), AT, edited=good(9)).sending
     assert edited.batch.key != first.batch.key
-    assert sum(map(len, edited.validated.values())) == 1
+    assert sum(len(block.messages) for block in edited.validated.values()) == 1
     assert [one.original for one in edited.letters.values()] == [good(1)]
 
 

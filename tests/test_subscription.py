@@ -22,7 +22,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions
 from flow import COMMAND, Flow, until
 from structlog.testing import capture_logs
 from test_codec import SPOT, as_logical
-from validated import CELLS, Validated, judged, spots
+from validated import CELLS, Validated, judged, message, spots
 
 from schemas.codec import schema
 from schemas.errors import Unreachable, UsageError
@@ -139,18 +139,18 @@ async def test_a_subscription_that_is_cancelled_ends(topics: Validated) -> None:
 @broker_needed
 def test_values_that_are_not_ours_are_told_and_left_out(topics: Validated) -> None:
     begin, records = since(topics), spots(2)
-    ours = topics.codec().message(records[0])
+    ours = message(topics.codec(), records[0])
     (avail,) = judged([CELLS["avail"]])
     foreign = [
         {"value": None},
         {"value": b'{"spot_id": "SP-1"}'},
         {"value": b"\0\x7f\xff\xff\xff" + records[0].avro},  # an id that the registry has not given
-        topics.codec("avail").message(avail),
+        message(topics.codec("avail"), avail),
         {"value": ours["value"][:-5]},
         {"value": ours["value"] + b"x"},
     ]
-    messages = [topics.codec().message(records[0]), *foreign, topics.codec().message(records[1])]
-    topics.write([(SPOTS.name, message) for message in messages])
+    messages = [message(topics.codec(), records[0]), *foreign, message(topics.codec(), records[1])]
+    topics.write([(SPOTS.name, one) for one in messages])
     with capture_logs() as said:
         found = read(topics, "spot", since=begin)
     assert bodies(found) == expected(records)

@@ -90,7 +90,7 @@ def test_every_raw_offset_is_in_the_batch_or_in_one_letter(pattern):
     assert len({key for key, _ in outcome.letters}) == len(rejected)
     assert outcome.end == window[-1].offset + 1
     assert (outcome.batch is not None) == bool(accepted)
-    assert sum(map(len, outcome.validated.values())) == len(accepted)
+    assert sum(len(block.messages) for block in outcome.validated.values()) == len(accepted)
     if outcome.batch:
         records = orjson.loads(igzip.decompress(outcome.batch.body))["records"]
         numbers = [n for n, (is_good, _) in enumerate(pattern, 1) if is_good]
@@ -146,7 +146,7 @@ def test_a_record_that_cannot_be_encoded_is_rejected_alone_with_its_traceback(mo
     assert letter.original == good(2)
     assert letter.record_type == "avail"
     assert source_of(dict(outcome.headers)).expand() == [1, 3]
-    assert len(outcome.validated["avion.validated.avails"]) == 2
+    assert len(outcome.validated["avion.validated.avails"].messages) == 2
 
 
 def test_messages_of_strangers_become_letters():

@@ -58,6 +58,11 @@ def spots(count: int) -> list[Valid]:
     return judged([SPOT | {"spot_id": f"{name}-{number}"} for number in range(count)])
 
 
+def message(codec: Codec, valid: Valid) -> dict[str, bytes]:
+    """Key and value, as ``produce`` takes them."""
+    return {"key": valid.key, "value": codec.framed(valid)}
+
+
 class Validated:
     """The validated topics of a lab."""
 
@@ -73,7 +78,7 @@ class Validated:
     def publish(self, records: Sequence[Valid], partition: int = 0, *, commit: bool = True) -> None:
         """In one transaction; ``commit=False`` aborts it."""
         codecs = {kind: self.codec(kind) for kind in {record.kind for record in records}}
-        messages = [(VALIDATED[one.kind].name, codecs[one.kind].message(one)) for one in records]
+        messages = [(VALIDATED[one.kind].name, message(codecs[one.kind], one)) for one in records]
         self.write(messages, partition, commit=commit)
 
     def write(

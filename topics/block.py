@@ -54,12 +54,30 @@ class Block(NamedTuple):
         cls, keys: NDArray[np.uint8], data: bytes, starts: NDArray[np.int64], sizes: NDArray[np.int64]
     ) -> "Block":
         """Of keys, one in a row, and values that lie in ``data``."""
-        messages = np.zeros(len(starts), _LAYOUT)
-        messages["payload"] = np.frombuffer(data, np.uint8).ctypes.data + starts
-        messages["len"] = sizes
+        messages = _messages(data, starts, sizes)
         messages["key"] = keys.ctypes.data + np.arange(len(keys)) * keys.shape[1]
         messages["key_len"] = keys.shape[1]
         return cls(messages, keys, data)
+
+    @classmethod
+    def joined(cls, keys: Sequence[bytes], values: Sequence[bytes]) -> "Block":
+        """Of as many keys as values."""
+        packed, data = np.frombuffer(b"".join(keys), np.uint8), b"".join(values)
+        sizes = np.fromiter(map(len, values), np.int64, len(values))
+        messages = _messages(data, np.cumsum(sizes) - sizes, sizes)
+        sizes = np.fromiter(map(len, keys), np.int64, len(keys))
+        messages["key"] = packed.ctypes.data + np.cumsum(sizes) - sizes
+        messages["key_len"] = sizes
+        return cls(messages, packed, data)
+
+
+def _messages(
+    data: bytes, starts: NDArray[np.int64], sizes: NDArray[np.int64]
+) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+    messages = np.zeros(len(starts), _LAYOUT)
+    messages["payload"] = np.frombuffer(data, np.uint8).ctypes.data + starts
+    messages["len"] = sizes
+    return messages
 
 
 # Bundled or not, the library that confluent-kafka uses is found through the module that is linked to it.
@@ -72,8 +90,8 @@ _produce = _LIBRARY.rd_kafka_produce_batch
 _produce.argtypes = (ctypes.c_void_p, ctypes.c_int32, ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
 
 
-def send_blocks(producer: Producer, topic: str, blocks: Sequence[Block], partition: int) -> None:
-    """Queue the messages of ``blocks`` in order, waiting while the queue is full.
+def send_blocks(producer: Producer, topic: str, blocks: Sequence[Block], partition: int = -1) -> None:
+    """Queue the messages of ``blocks`` in order, waiting while the queue is full; -1: their keys say where.
 
     All in few calls, for after each one a thread may wait for another that holds the interpreter. Raises
     ``KafkaException`` if one is not taken.

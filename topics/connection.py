@@ -113,6 +113,8 @@ class KafkaSettings(BaseModel):
             "bootstrap.servers": self.bootstrap_servers,
             "security.protocol": self.security_protocol,
             "log_level": 2,
+            # Half of it is how long librdkafka rests between two first connections. It doubles as they fail.
+            "reconnect.backoff.ms": 20,
         }
         for name, path in (
             ("ssl.ca.location", self.ssl_cafile),

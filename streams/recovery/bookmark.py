@@ -43,7 +43,7 @@ class Bookmark:
     def __init__(self, kafka: KafkaSettings, arguments: str) -> None:
         self._kafka = kafka
         self._group = f"spotstream-replay-{sha256(arguments.encode()).hexdigest()[:16]}"
-        self._producer = TransactionalProducer(kafka, self._group, timeout_s=_TRANSACTION_S)
+        self._producer = TransactionalProducer(kafka, self._group, timeout_s=_TRANSACTION_S, reports=True)
 
     def fence(self) -> None:
         """Keep whoever runs the same replay from going on."""

@@ -31,8 +31,8 @@ from streams.recovery.remake import Sending, remake
 from streams.settings import Settings
 from streams.validate.descriptors import read_descriptors
 from streams.validate.panel import Panel, Seat
+from topics.block import send_blocks
 from topics.catalogue import BATCHES, DLQ, VALIDATED
-from topics.transaction import send_all
 
 #: Batches' letters in one transaction: each may have many megabytes.
 _AT_ONCE = 10
@@ -112,8 +112,8 @@ class Redrive:
                 producer.produce(
                     BATCHES.name, made.body, made.key, partition=sending.partition, headers=sending.headers
                 )
-                for topic, messages in sending.validated.items():
-                    send_all(producer, topic, messages)
+                for topic, block in sending.validated.items():
+                    send_blocks(producer, topic, [block])
                 for key in sending.gone:
                     producer.produce(DLQ.name, None, key)
                 for key, letter in sending.letters.items():

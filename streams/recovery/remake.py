@@ -1,6 +1,5 @@
 """Records that had been rejected, judged again: those that are right now make a batch. Pure."""
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -12,8 +11,9 @@ from schemas.letter import DeadLetter, Reason
 from schemas.rawkey import RawKey
 from schemas.records import Invalid, Kind, Valid
 from streams.dispatch.message import REDRIVE_OF
+from streams.validate.outcome import written
 from streams.validate.panel import Panel, verdicts
-from topics.catalogue import VALIDATED
+from topics.block import Block
 
 
 class Sending(NamedTuple):
@@ -23,7 +23,7 @@ class Sending(NamedTuple):
     headers: Headers
     partition: int
     letters: dict[str, DeadLetter]
-    validated: dict[str, list[dict[str, bytes]]]  #: topic → messages, of records that are valid only now
+    validated: dict[str, Block]  #: topic → messages, of records that are valid only now
     gone: Sequence[str] = ()  #: keys of parts that the letters had and as they are now do not have
 
 
@@ -57,7 +57,7 @@ def remake(
     """
     valid: dict[str, Valid] = {}
     left: dict[str, str] = {}
-    validated: dict[str, list[dict[str, bytes]]] = defaultdict(list)
+    unwritten: list[Valid] = []
     raws = [_raw(letter, edited) for letter in found.values()]
     for (key, letter), verdict in zip(found.items(), verdicts(raws, panel), strict=True):
         if isinstance(verdict, Invalid):
@@ -66,8 +66,8 @@ def remake(
         valid[key] = verdict
         # Else it is on its topic since it was judged first.
         if verdict.placement_hash != letter.placement_hash:
-            validated[VALIDATED[verdict.kind].name].append(codecs[verdict.kind].message(verdict))
-    return Remade(_sending(found, valid, dict(validated), upload, at) if valid else None, left)
+            unwritten.append(verdict)
+    return Remade(_sending(found, valid, written(unwritten, codecs), upload, at) if valid else None, left)
 
 
 def _said(reason: Reason) -> str:
@@ -85,7 +85,7 @@ def _raw(letter: DeadLetter, edited: bytes | None) -> _Raw:
 def _sending(
     found: Mapping[str, DeadLetter],
     valid: Mapping[str, Valid],
-    validated: dict[str, list[dict[str, bytes]]],
+    validated: dict[str, Block],
     upload: Upload,
     at: str,
 ) -> Sending:

@@ -184,7 +184,7 @@ class Tailer:
         self._next_scan = 0.0
 
     def _gather(self) -> Round:
-        """Read on, a block of each file in turn."""
+        """Read on, a block of each file in turn, for as long as the last round is being published."""
         batch = Round()
         for fact in self._sources.take_facts():
             batch.checkpoints[fact.identity] = fact
@@ -193,6 +193,8 @@ class Tailer:
             if not (block := self._sources.read()):
                 break
             batch.add(*block)
+            if not self._publishing or self._publishing.done():
+                break
         return batch
 
     def _settle(self) -> None:

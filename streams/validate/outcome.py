@@ -1,7 +1,7 @@
 """What a window becomes: validated records, one batch, dead letters. Pure, given the verdicts."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from confluent_kafka import Producer
@@ -13,8 +13,8 @@ from schemas.descriptor import Descriptor
 from schemas.letter import DeadLetter, Place, Reason, now
 from schemas.rawkey import RawKey
 from schemas.records import Invalid, Kind, Valid, Verdict
+from topics.block import Block, send_blocks
 from topics.catalogue import BATCHES, DLQ, RAW, VALIDATED
-from topics.transaction import send_all
 
 QUARANTINED = Invalid(
     [Reason(field="", value="", rule="ended the process that judged it")], "", why="quarantined"
@@ -37,7 +37,7 @@ class Raw(Protocol):
 class Outcome(NamedTuple):
     """What one window becomes; all of it is committed together."""
 
-    validated: dict[str, list[dict[str, bytes]]]  #: topic → messages
+    validated: dict[str, Block]  #: topic → messages
     batch: Batch | None  #: None when every record was rejected
     headers: Headers
     letters: list[tuple[str, DeadLetter]]
@@ -47,8 +47,8 @@ class Outcome(NamedTuple):
 
     def produce(self, producer: Producer, partition: int) -> None:
         """Queue all of it."""
-        for topic, messages in self.validated.items():
-            send_all(producer, topic, messages)
+        for topic, block in self.validated.items():
+            send_blocks(producer, topic, [block])
         if self.batch:
             producer.produce(
                 BATCHES.name, self.batch.body, self.batch.key, partition=partition, headers=self.headers
@@ -67,13 +67,11 @@ def conclude(
     upload: Upload = AUTO,
 ) -> Outcome:
     """Turn the verdicts on a window into what is written. Pure."""
-    validated: dict[str, list[dict[str, bytes]]] = defaultdict(list)
     accepted: list[Valid] = []
     kept: list[Raw] = []
     letters = []
     for raw, verdict in zip(window, verdicts, strict=True):
         if isinstance(verdict, Valid):
-            validated[VALIDATED[verdict.kind].name].append(codecs[verdict.kind].message(verdict))
             accepted.append(verdict)
             kept.append(raw)
         else:
@@ -87,7 +85,18 @@ def conclude(
     appended_ms = min(raw.timestamp for raw in window)
     airs = [valid.airs for valid in accepted]
     headers = built.headers(source, files, kinds, appended_ms, airs) if built else []
-    return Outcome(dict(validated), built, headers, letters, len(window), appended_ms, last + 1)
+    return Outcome(written(accepted, codecs), built, headers, letters, len(window), appended_ms, last + 1)
+
+
+def written(accepted: Iterable[Valid], codecs: Mapping[Kind, Codec]) -> dict[str, Block]:
+    """What subscribers get of the records, by topic."""
+    of_kind: dict[Kind, list[Valid]] = defaultdict(list)
+    for valid in accepted:
+        of_kind[valid.kind].append(valid)
+    return {
+        VALIDATED[kind].name: Block.joined([one.key for one in of], list(map(codecs[kind].framed, of)))
+        for kind, of in of_kind.items()
+    }
 
 
 def _letter(
