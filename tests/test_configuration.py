@@ -2,18 +2,19 @@
 
 import os
 import re
-import subprocess
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
-from flow import COMMAND
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 from test_canaries import CANARIES
 
 from streams import configuration, settings
+from streams.cli import main
 from streams.settings import AvstarSettings, Settings, TailSettings
 
 
@@ -25,20 +26,35 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
-def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """A ``config`` command in the working directory, with these settings in the environment."""
-    environment = os.environ | {f"SPOTSTREAM_{name}": value for name, value in variables.items()}
-    return subprocess.run(
-        [*COMMAND, "config", *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+class Done(NamedTuple):
+    """What came of a command."""
+
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-def test_show_is_toml_that_says_where_each_value_comes_from() -> None:
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """A ``config`` command in the working directory, with the settings that are given in the environment."""
+
+    def run(*arguments: str, **variables: str) -> Done:
+        with monkeypatch.context() as patch:
+            for name, value in variables.items():
+                patch.setenv(f"SPOTSTREAM_{name}", value)
+            patch.setattr("sys.argv", ["spotstream", "config", *arguments])
+            with pytest.raises(SystemExit) as ended:
+                main()
+        assert isinstance(ended.value.code, int)
+        return Done(ended.value.code, *capsys.readouterr())
+
+    return run
+
+
+def test_show_is_toml_that_says_where_each_value_comes_from(run: Run) -> None:
     Path("spotstream.toml").write_text(
         "[batch]\nrecords = 3000\nseconds = 2.5\n"
         "[dispatch]\npolicy = {404 = 'retry'}\n[kafka]\nssl_cafile = 'ca.pem'\n"
@@ -67,7 +83,7 @@ def test_show_has_every_setting() -> None:
     assert {one.source for one in shown.values()} == {"default"}
 
 
-def test_neither_command_tells_a_secret() -> None:
+def test_neither_command_tells_a_secret(run: Run) -> None:
     Path("spotstream.toml").write_text("[avstar]\napi_key = 'canary-of-the-file'\n")
     Path("key").write_text("canary-in-a-file\n")
     canaries = CANARIES | {
@@ -94,7 +110,7 @@ def test_any_text_is_shown_as_it_is(text: str) -> None:
     assert tomllib.loads(shown)["tail"]["profile"] == text
 
 
-def test_check_says_that_all_is_right() -> None:
+def test_check_says_that_all_is_right(run: Run) -> None:
     done = run("check")
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -118,7 +134,7 @@ def test_check_says_that_all_is_right() -> None:
         ({"TAIL__PROFILE": "gone.toml"}, "gone.toml"),
     ],
 )
-def test_check_names_what_is_wrong_once(variables: dict[str, str], named: str) -> None:
+def test_check_names_what_is_wrong_once(run: Run, variables: dict[str, str], named: str) -> None:
     Path("key").write_text("no certificate")
     Path("empty").write_text("")
     done = run("check", **variables)
@@ -128,7 +144,7 @@ def test_check_names_what_is_wrong_once(variables: dict[str, str], named: str) -
     assert named in line
 
 
-def test_check_names_everything_that_is_wrong() -> None:
+def test_check_names_everything_that_is_wrong(run: Run) -> None:
     done = run("check", KAFKA__SSL_CAFILE="gone.pem", AVSTAR__API_KEY_FILE="gone", TAIL__PROFILE="gone.toml")
     assert [
         name for name in ("kafka.ssl_cafile", "avstar.api_key_file", "gone.toml") if name not in done.stderr
