@@ -150,7 +150,7 @@ def test_a_quote_that_never_closes_costs_its_neighbours_nothing(
 )
 def test_rules(data: bytes, records: list[bytes]) -> None:
     assert frame(data).records == records
-    assert frame(data, list(range(len(data)))).records == records
+    assert frame(data, list(range(0, len(data), 1 + len(data) // 1000))).records == records
 
 
 def test_other_dialects() -> None:
