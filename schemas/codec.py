@@ -140,9 +140,11 @@ def _written(avro: Any, values: Sequence[Any]) -> Pieces:
         if not "".join(values).isascii():
             values = [value.encode().decode("latin-1") for value in values]
         return [map(_varints.__getitem__, map(len, values)), values]
+    if kind == "date":
+        return [map(_dates.__getitem__, values)]
     if kind == "timestamp-millis":
         values = [_minutes[text[:16]] + _thousandths[text[17:23]] for text in values]
-    return [map(_dates.__getitem__, values) if kind == "date" else _numbers(values)]
+    return [_numbers(values)]
 
 
 _ABSENT, _PRESENT = "\0", "\2"

@@ -33,6 +33,7 @@ app.add_typer(profile_app, name="profile")
 app.add_typer(config_app, name="config")
 
 Role = Literal["validate", "dispatch"]
+Format = Literal["csv", "tsv", "fixed", "xml"]
 
 
 def _tell_version(wanted: bool) -> None:
@@ -51,9 +52,6 @@ def _spotstream(
     ] = False,
 ) -> None:
     pass
-
-
-Format = Literal["csv", "tsv", "fixed", "xml"]
 
 
 @app.command()

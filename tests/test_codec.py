@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from schemas.codec import Codec, _numbers, _varint, bodies, schema, schema_id
 from schemas.records import KINDS, MODELS, Kind, Valid
+from streams.validate import outcome
 from streams.validate.judge import Judge
 
 JUDGE = Judge(descriptor())
@@ -139,7 +140,8 @@ BILL = {
 def test_a_message_is_keyed_by_the_records_id() -> None:
     for cells, key in ((SPOT, b"SP-1"), (BILL, b"I-7/3")):
         verdict = valid(cells)
-        assert verdict.key == key
+        (block,) = outcome.written([verdict], CODECS).values()
+        assert (block.keys.tobytes(), block.data) == (key, CODECS[verdict.kind].framed(verdict))
 
 
 @pytest.mark.parametrize(

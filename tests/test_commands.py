@@ -31,7 +31,7 @@ def bash(script: str, home: Path) -> str:
     return done.stdout
 
 
-def test_the_version_is_told(tmp_path):
+def test_the_version_is_told(tmp_path: Path) -> None:
     with (_DOCS.parent / "pyproject.toml").open("rb") as file:
         version = tomllib.load(file)["project"]["version"]
     assert bash("spotstream --version", tmp_path) == f"spotstream {version}\n"

@@ -57,7 +57,7 @@ def read_all(
     ends = _offsets(kafka, topic, OffsetSpec.latest())
     # Offset 0, and a reset where retention has taken it: to ask for the beginning takes half a second longer.
     begin = [TopicPartition(topic, partition, 0) for partition, end in ends.items() if end]
-    with _consumer(_bounded(kafka)) as consumer:
+    with _consumer(kafka) as consumer:
         yield from _Reading(consumer, kafka, timeout_s or kafka.timeout_s, stable_s).messages(begin, ends)
 
 
@@ -72,7 +72,7 @@ def read_since(
         for partition, end in ends.items()
         if 0 <= starts.get(partition, end) < end
     ]
-    with _consumer(_bounded(kafka)) as consumer:
+    with _consumer(kafka) as consumer:
         yield from _Reading(consumer, kafka, kafka.timeout_s, stable_s=40).chunks(begin, ends, _SMALL_CHUNK)
 
 
@@ -94,7 +94,7 @@ def follow_all(
     """
     begin = [place for topic, since in topics.items() for place in _begins(kafka, topic, since)]
     named = {name.replace("_", "."): value for name, value in options.items()}
-    with _consumer(_endless(kafka) | named | {"error_cb": _warn}) as consumer:
+    with _consumer(kafka, {"fetch.wait.max.ms": 50, "error_cb": _warn} | named) as consumer:
         consumer.assign(begin)
         looked = time.monotonic()
         while True:
@@ -122,7 +122,7 @@ def read_between(
 ) -> Generator[Message, None, None]:
     """As :func:`read_all`, of each partition from an offset up to another, which is above it."""
     begin = [TopicPartition(topic, partition, offset) for partition, offset in begins.items()]
-    with _consumer(_bounded(kafka)) as consumer:
+    with _consumer(kafka) as consumer:
         yield from _Reading(consumer, kafka, kafka.timeout_s, stable_s).messages(begin, ends)
 
 
@@ -182,7 +182,7 @@ class Compacted:
         ]
         if begin:
             # A consumer that is kept may take a second to begin anew, which connecting never does.
-            with _consumer(_bounded(self._kafka)) as consumer:
+            with _consumer(self._kafka) as consumer:
                 reading = _Reading(consumer, self._kafka, self._kafka.timeout_s, stable_s=40)
                 waiting = sum(ends[part.partition] - part.offset for part in begin)
                 # consume() waits until it has as many as are asked for, or for its timeout.
@@ -200,7 +200,7 @@ def read_records(
     end = _offsets(kafka, topic, OffsetSpec.latest())
     wanted = sorted({at for at in offsets if low.get(partition, 0) <= at < end.get(partition, 0)})
     found: dict[int, Message] = {}
-    with _consumer(_bounded(kafka)) as consumer:
+    with _consumer(kafka) as consumer:
         reading = _Reading(consumer, kafka, kafka.timeout_s, kafka.timeout_s)
         for stretch in _stretches(wanted):
             begin = [TopicPartition(topic, partition, stretch[0])]
@@ -224,21 +224,15 @@ def _stretches(offsets: list[int]) -> Iterator[list[int]]:
             start = index
 
 
-def _bounded(kafka: KafkaSettings) -> dict[str, Any]:
-    """Of a consumer that reads up to an end, which an answer without records tells."""
-    return _endless(kafka) | {"fetch.wait.max.ms": 5}
-
-
-def _endless(kafka: KafkaSettings) -> dict[str, Any]:
-    return kafka.reading(
+@contextmanager
+def _consumer(kafka: KafkaSettings, others: Mapping[str, Any] | None = None) -> Iterator[Consumer]:
+    """For what reads up to an end; ``others``: its options in librdkafka's names, where they differ."""
+    options = kafka.reading(
         queued_max_messages_kbytes=32_768,
         fetch_queue_backoff_ms=10,  # by default fetching rests a second whenever the queue is full
     )
-
-
-@contextmanager
-def _consumer(options: Mapping[str, Any]) -> Iterator[Consumer]:
-    consumer = Consumer(dict(options))
+    ends = {"fetch.wait.max.ms": 5}  # an answer without records tells that there are no more
+    consumer = Consumer(options | ends | dict(others or {}))
     try:
         yield consumer
     finally:
