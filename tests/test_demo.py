@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -108,6 +109,9 @@ def test_accounts_for_every_record_of_a_growing_log(scratch: Path) -> None:
     assert told["batches"] >= 6
     assert told["seconds"] > 0
     assert told["records_per_second"] == pytest.approx(30_000 / told["seconds"], rel=0.01)
+    shown = re.findall(r"validated ([\d,]+), rejected [\d,]+, booked [1-9]", done.stderr)
+    assert shown
+    assert "0" not in shown
     everyone = {"tail", "worker", "validate", "dispatch", "kafka", "registry", "sandbox"}
     assert told["rss_mb"].keys() == told["cpu_s"].keys() == everyone
     assert all(20 < told["rss_mb"][name] < 400 for name in ("tail", "worker", "validate", "dispatch"))

@@ -34,7 +34,7 @@ class Gauge:
     def __init__(self, settings: Settings, pages: dict[str, str]) -> None:
         self._kafka, self._pages = settings.kafka, pages
         self._admin = AdminClient(settings.kafka.confluent())
-        self._counters: dict[str, float] = {}
+        self._counters: dict[str, dict[str, float]] = {}
 
     def ready(self) -> bool:
         """Whether every role owns partitions."""
@@ -43,7 +43,8 @@ class Gauge:
     def read(self) -> Reading:
         """Where things stand; a role that is too busy to answer stands where it was."""
         for role in self._pages:
-            self._counters |= (self._page(role) or {}).get("counters", {})
+            if page := self._page(role):
+                self._counters[role] = page["counters"]
         accepted = self._count("spotstream_records_total accepted")
         rejected = self._count("spotstream_records_total rejected")
         booked = self._count("spotstream_booked_records_total new", "spotstream_booked_records_total known")
@@ -103,7 +104,8 @@ class Gauge:
             return None
 
     def _count(self, *names: str) -> int:
-        return sum(int(self._counters.get(name, 0)) for name in names)
+        # Every process has every counter, those of the other roles with 0.
+        return sum(int(counters.get(name, 0)) for counters in self._counters.values() for name in names)
 
 
 def _partitions(topic: Topic, partitions: Iterable[int]) -> list[TopicPartition]:
