@@ -24,8 +24,8 @@ from topics.standing import offsets
 _CHUNK = 10_000
 #: For those who keep what becomes of a chunk: few enough to stay in the processor's cache.
 _SMALL_CHUNK = 1000
-#: How long librdkafka waits to fill a chunk: the price of each topic's end.
-_POLL_S = 0.05
+#: How long librdkafka waits to fill a chunk: the price of each topic's end, and of each of a stream.
+_POLL_S, _FOLLOW_S = 0.01, 0.05
 #: So few messages that they are taken one by one, and the last is not waited behind.
 _FEW = 100
 _LEADERLESS = (
@@ -80,7 +80,7 @@ def follow(kafka: KafkaSettings, topic: str, since: datetime | None) -> Generato
     """As :func:`read_since`, but then what is committed later, without end: close it.
 
     Partitions that are added are read from their beginning, a broker that goes away is waited for. Every
-    :data:`_POLL_S` a chunk comes, empty when there is nothing, so that whoever reads can stop.
+    :data:`_FOLLOW_S` a chunk comes, empty when there is nothing, so that whoever reads can stop.
     """
     yield from follow_all(kafka, {topic: since})
 
@@ -98,7 +98,7 @@ def follow_all(
         consumer.assign(begin)
         looked = time.monotonic()
         while True:
-            chunk = consumer.consume(_SMALL_CHUNK, timeout=_POLL_S)
+            chunk = consumer.consume(_SMALL_CHUNK, timeout=_FOLLOW_S)
             errors = [(error, message) for message in chunk if (error := message.error()) is not None]
             for error, message in errors:
                 if error.code() not in (KafkaError._PARTITION_EOF, *_PASSING):
@@ -168,13 +168,13 @@ class Compacted:
     """The latest value of every key of a topic, kept: each :meth:`refresh` reads only what is new."""
 
     def __init__(self, kafka: KafkaSettings, topic: str) -> None:
-        self._kafka, self._topic = kafka, topic
+        self._kafka, self._topic, self._admin = kafka, topic, Admin(kafka)
         self._latest: dict[bytes, bytes] = {}
         self._ends: dict[int, int] = {}
 
     def refresh(self) -> dict[bytes, bytes]:
         """As :func:`read_compacted`, keys in the order of their first messages. Raises what that does."""
-        ends = _offsets(self._kafka, self._topic, OffsetSpec.latest())
+        ends = _offsets(self._kafka, self._topic, OffsetSpec.latest(), self._admin)
         begin = [
             TopicPartition(self._topic, partition, self._ends.get(partition, 0))
             for partition, end in ends.items()
@@ -239,9 +239,11 @@ def _consumer(kafka: KafkaSettings, others: Mapping[str, Any] | None = None) -> 
         consumer.close()
 
 
-def _offsets(kafka: KafkaSettings, topic: str, which: OffsetSpec) -> dict[int, int]:
+def _offsets(
+    kafka: KafkaSettings, topic: str, which: OffsetSpec, admin: Admin | None = None
+) -> dict[int, int]:
     """By partition, an offset as uncommitted reading shows it: open transactions hide nothing."""
-    admin = Admin(kafka)
+    admin = Admin(kafka) if admin is None else admin  # one that has nothing to send is false
     deadline = time.monotonic() + kafka.timeout_s
     while True:
         try:

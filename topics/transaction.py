@@ -10,6 +10,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from topics.admin import denial, unwritable
+from topics.catalogue import DLQ
 from topics.connection import KafkaSettings
 
 #: What a new owner's fence, or the group's next generation, does to the one before.
@@ -76,6 +77,10 @@ class TransactionalProducer:
         Raises ``KafkaException`` when the broker cannot be reached in time, ``Denied`` for want of an ACL.
         """
         try:
+            # librdkafka rests half a second when it looks for the coordinator and has no connection. The first
+            # one, to a bootstrap address, is given up once it has told of the brokers; then one is made to them.
+            for _ in ("bootstrap", "broker"):
+                self._producer.list_topics(DLQ.name, timeout=self._kafka.timeout_s)
             self._producer.init_transactions(self._kafka.timeout_s)
         except KafkaException as exception:
             self._raise_if_denied(exception.args[0])

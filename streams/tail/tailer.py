@@ -44,12 +44,12 @@ _STOP_S = 3.0
 _WARN_S = 5.0
 
 #: What one transaction holds at the most, give or take a block; it is read while the last is committed.
-_BLOCKS = 8
+_BLOCKS = 10
 _RECORDS = 250_000
 _FILES = 1000
 
 #: Of malloc.h: what is kept of free memory, how large a piece may be to come from there, and who shares it.
-_MALLOC = {-1: 33_554_432, -3: 33_554_432, -8: 1}
+_MALLOC = {-1: 268_435_456, -3: 33_554_432, -8: 1}
 
 _AGAIN = "run it again when the broker is back: it goes on where it stopped"
 

@@ -10,6 +10,10 @@ from rich.table import Table
 from streams.console import console
 
 
+#: Rounds before those that count: a broker that has just started is still compiling what it runs.
+WARM_UPS = 3
+
+
 class Benchmark(Protocol):
     """What can be measured."""
 
@@ -37,14 +41,14 @@ class Contest(NamedTuple):
     contenders: Sequence[Contender]
 
     def hold(self, runs: int) -> dict[str, Any]:
-        """Run every contender ``runs`` times after one warm-up, in turn; gives what :func:`show` shows."""
+        """Run every contender ``runs`` times after the warm-ups, in turn; gives what :func:`show` shows."""
         present = [contender for contender in self.contenders if not contender.missing]
         rates: dict[str, list[float]] = {contender.name: [] for contender in present}
-        for turn in range(runs + 1):
+        for turn in range(1 - WARM_UPS, runs + 1):
             for contender in present:
-                _say(f"{self.name} {turn}/{runs}: {contender.name}")
+                _say(f"{self.name} {max(turn, 0)}/{runs}: {contender.name}")
                 rate = contender.run()
-                if turn:
+                if turn > 0:
                     rates[contender.name].append(rate)
         subject = rates[self.contenders[0].name]
         rows = [_row(contender, rates.get(contender.name, []), subject) for contender in self.contenders]
