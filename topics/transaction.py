@@ -77,8 +77,8 @@ class TransactionalProducer:
         Raises ``KafkaException`` when the broker cannot be reached in time, ``Denied`` for want of an ACL.
         """
         try:
-            # librdkafka rests half a second when it looks for the coordinator and has no connection. The first
-            # one, to a bootstrap address, is given up once it has told of the brokers; then one is made to them.
+            # librdkafka rests half a second when it looks for the coordinator without a connection. The first
+            # one, to a bootstrap address, is given up once the brokers are known; the next is to one of them.
             for _ in ("bootstrap", "broker"):
                 self._producer.list_topics(DLQ.name, timeout=self._kafka.timeout_s)
             self._producer.init_transactions(self._kafka.timeout_s)

@@ -9,7 +9,6 @@ from rich.table import Table
 
 from streams.console import console
 
-
 #: Rounds before those that count: a broker that has just started is still compiling what it runs.
 WARM_UPS = 3
 
