@@ -185,4 +185,5 @@ async function look() {
   setTimeout(look, document.hidden ? HIDDEN_MS : HUNGRY_MS)
 }
 
-look()
+// What was served is painted first: asking and filling in takes the first paint's time. A hidden page is not painted.
+document.hidden ? look() : requestAnimationFrame(() => setTimeout(look))
