@@ -424,7 +424,7 @@ def bench(
     ] = None,
     *,
     records: Annotated[int, typer.Option(min=10_000, help="In each run.")] = 1_000_000,
-    runs: Annotated[int, typer.Option(min=1, help="Counted ones of each contender, after three that warm up.")] = 5,
+    runs: Annotated[int, typer.Option(min=1, help="Counted ones of each, after three to warm up.")] = 5,
     json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """The benchmarks, each beside its baselines in one run."""

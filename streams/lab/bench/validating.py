@@ -11,6 +11,7 @@ from itertools import count
 from pathlib import Path
 
 import psutil
+from confluent_kafka import KafkaError
 from confluent_kafka.admin import AdminClient
 
 from schemas.errors import Problem
@@ -86,8 +87,9 @@ def _validate(lab: Lab, loaded: settings.Settings, log: Path) -> float:
     """Validate the raw topic from its beginning; records per second between the first and the last batch."""
     admin = AdminClient(loaded.kafka.confluent())
     for answer in admin.delete_consumer_groups([VALIDATING]).values():
-        if answer.exception() and "not found" not in str(answer.exception()).lower():
-            answer.result()
+        error = answer.exception()
+        if error and error.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:
+            raise error
     gauge, began_ms = Gauge(loaded, {}), time.time() * 1000
     environment = lab.environment | {"SPOTSTREAM_WORKER__WEB_PORT": "0", "PATH": "/usr/bin:/bin"}
     command = [sys.executable, "-m", "streams.cli", "worker", "--role", "validate"]
