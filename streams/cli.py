@@ -420,7 +420,9 @@ def doctor(
 def bench(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME…]", help="tail, tail-many, tail-delay, validate; all by default."),
+        typer.Argument(
+            metavar="[NAME…]", help="tail, tail-many, tail-delay, validate, latency; all by default."
+        ),
     ] = None,
     *,
     records: Annotated[int, typer.Option(min=10_000, help="In each run.")] = 1_000_000,

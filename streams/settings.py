@@ -113,6 +113,13 @@ class BatchSettings(_Section):
 
     records: int = Field(5000, ge=2000, le=10_000, description="raw records in a window at the most")
     seconds: float = Field(1.0, gt=0, le=60, description="how long a window stays open at the most")
+    early_seconds: float = Field(
+        0.0,
+        ge=0,
+        le=60,
+        description="how long while no batch of its partition waits for Avstar: quicker, in more requests; "
+        "0: as long as else",
+    )
     upload: Literal["auto", "json", "multipart"] = Field(
         "auto", description="how a batch travels; auto: multipart above multipart_above_bytes, else json"
     )

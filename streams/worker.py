@@ -30,6 +30,7 @@ from streams.status.access import Access
 from streams.status.role import AvstarHealth, OwnRole
 from streams.unread import Unread
 from streams.validate.descriptors import Descriptors
+from streams.validate.downstream import Downstream
 from streams.validate.flood import Refusals
 from streams.validate.lane import Judges, ValidateLane
 from topics import provision
@@ -110,12 +111,14 @@ async def _validate(settings: Settings) -> AsyncIterator[App]:
     codecs = {kind: Codec(kind, registry.register(VALIDATED[kind].name, schema(kind))) for kind in KINDS}
 
     def lane(owned: Owned) -> ValidateLane:
-        return ValidateLane(owned, settings.batch, judges, codecs, settings.dlq)
+        return ValidateLane(owned, settings.batch, judges, codecs, settings.dlq, downstream=downstream)
 
     with closing(Descriptors(settings.kafka)) as descriptors:
         ownership = _ownership(settings, "validate", lane)
-        judges = Judges(descriptors, ownership.blocking)
-        yield _app(ownership, RAW, settings, "validate", max_poll_records=settings.batch.records)
+        judges, downstream = Judges(descriptors, ownership.blocking), Downstream(settings.kafka)
+        app = _app(ownership, RAW, settings, "validate", max_poll_records=settings.batch.records)
+        app.task(downstream.run)
+        yield app
 
 
 @asynccontextmanager

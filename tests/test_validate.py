@@ -8,6 +8,7 @@ import exports
 import orjson
 import pytest
 from confluent_kafka import Producer
+from flow import until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from isal import igzip
@@ -23,7 +24,8 @@ from streams.validate.lane import Judges
 from streams.validate.outcome import conclude
 from streams.validate.panel import Seat, verdicts
 from streams.validate.trial import survivors
-from topics.catalogue import FILES
+from topics.catalogue import BATCHES, FILES
+from topics.reader import read_all
 
 CODECS = {kind: Codec(kind, 7) for kind in KINDS}
 FILE = exports.descriptor()
@@ -346,3 +348,32 @@ def test_a_strangers_open_transaction_does_not_hide_descriptors(flow):
     stranger.abort_transaction(15)
     flow.check(log)
     assert flow.booked() == log.accepted
+
+
+@pytest.mark.broker
+def test_a_window_closes_early_while_nothing_waits_downstream(flow):
+    """Early, then after its whole time because a batch waits, then early again, once dispatch has come."""
+    settings = {"BATCH__SECONDS": 5, "BATCH__EARLY_SECONDS": 0.05}
+    grown, (header, *lines) = (
+        flow.folder / "grown.csv",
+        flow.log(60, seed=47).path.read_bytes().splitlines(True),
+    )
+    grown.write_bytes(header)
+
+    def grow(first, last):
+        """Append lines and publish them; gives how long the batch of them has taken, in seconds."""
+        before = len(flow.batches())
+        with grown.open("ab") as file:
+            file.writelines(lines[first:last])
+        status, said = flow.run("tail", grown, "--once")
+        assert status == 0, said
+        until(lambda: len(flow.batches()) > before)
+        made = max(read_all(flow.kafka, BATCHES.name), key=lambda message: message.timestamp())
+        return (made.timestamp()[1] - int(dict(made.headers())["appended-ms"])) / 1000
+
+    flow.start("worker", "--role", "validate", **settings).wait_for("started")
+    assert grow(0, 20) < 4
+    assert grow(20, 40) > 4.9
+    flow.start("worker", "--role", "dispatch").wait_for("started")
+    flow.settle()
+    assert grow(40, 60) < 4

@@ -67,3 +67,12 @@ def test_what_stays_keeps_the_time_that_it_has_waited():
     assert window.take() == [1, 2, 3]
     assert window.due_in(11.0) == 0.5
     assert window.due_in(11.5) == 0.0
+
+
+def test_a_window_may_be_wanted_earlier_but_not_later():
+    window = Window(3, 1.0)
+    window.add([1], 10.0)
+    assert window.due_in(10.0) == 1.0
+    assert window.due_in(10.0, early=0.25) == 0.25
+    assert window.due_in(10.5, early=0.25) == 0.0
+    assert window.due_in(10.0, early=2.0) == 1.0

@@ -10,6 +10,7 @@ from schemas.records import Kind, Verdict
 from streams import log, metrics, traces
 from streams.settings import BatchSettings, DlqSettings
 from streams.validate.descriptors import Descriptors
+from streams.validate.downstream import EVERY_S, Downstream
 from streams.validate.flood import Rejections
 from streams.validate.outcome import QUARANTINED, Outcome, Raw, conclude
 from streams.validate.panel import Panel, Seat, identity, verdicts
@@ -62,9 +63,12 @@ class ValidateLane:
         judges: Judges,
         codecs: Mapping[Kind, Codec],
         dlq: DlqSettings,
+        *,
+        downstream: Downstream,
     ) -> None:
         self._owned, self._judges, self._codecs = owned, judges, codecs
-        self._limit = settings.records
+        self._limit, self._early_s = settings.records, settings.early_seconds
+        self._downstream = downstream
         self._rejections = Rejections(dlq)
         self._upload = Upload(settings.upload, settings.multipart_above_bytes)
         self._window: Window[Raw] = Window(settings.records, settings.seconds)
@@ -140,7 +144,7 @@ class ValidateLane:
             self._wake.clear()
             if self._committing.done():
                 self._committing.result()  # a commit that failed is not left until the next window comes
-            due = self._window.due_in(self._clock())
+            due = self._due_in()
             if due == 0.0:
                 window = self._window.take()
                 if len(self._window) <= self._limit:
@@ -151,6 +155,16 @@ class ValidateLane:
             except TimeoutError:
                 continue
         return []
+
+    def _due_in(self) -> float | None:
+        """Seconds until the next window is due, or until it is worth to ask again whether it may be."""
+        if not self._early_s:
+            return self._window.due_in(self._clock())
+        idle = self._downstream.is_idle(self._owned.partition.partition)
+        if idle and self._committing.done():
+            return self._window.due_in(self._clock(), self._early_s)
+        due = self._window.due_in(self._clock())
+        return None if due is None else min(due, EVERY_S)
 
     async def _outcome(self, window: Sequence[Raw]) -> Outcome:
         panel = await self._judges.panel(window)
@@ -178,6 +192,8 @@ class ValidateLane:
     async def _commit(self, outcome: Outcome, note: str) -> None:
         partition = self._owned.partition.partition
         await self._owned.commit(lambda producer: outcome.produce(producer, partition), outcome.end, note)
+        if outcome.batch:
+            self._downstream.expect(partition)
         logger.debug(
             "batch made",
             batch_id=outcome.batch.batch_id if outcome.batch else "",

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Sequence
+from math import inf
 from typing import Generic, TypeVar
 
 R = TypeVar("R")
@@ -27,13 +28,16 @@ class Window(Generic[R]):
             self._waiting.append((now, records))
             self._size += len(records)
 
-    def due_in(self, now: float) -> float | None:
-        """Seconds until the window is due, 0.0 when it is; None while it is empty."""
+    def due_in(self, now: float, early: float = inf) -> float | None:
+        """Seconds until the window is due, 0.0 when it is; None while it is empty.
+
+        ``early``: seconds after its first record that are enough now.
+        """
         if not self._size:
             return None
         if self._size >= self._limit:
             return 0.0
-        return max(0.0, self._waiting[0][0] + self._seconds - now)
+        return max(0.0, self._waiting[0][0] + min(self._seconds, early) - now)
 
     def take(self) -> list[R]:
         """The first records, at most ``limit``; the others stay, each as long as it has waited."""

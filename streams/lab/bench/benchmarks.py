@@ -12,6 +12,7 @@ from streams import log
 from streams.lab.bench import tailing, validating
 from streams.lab.bench.contest import Benchmark, show
 from streams.lab.bench.delay import Delay
+from streams.lab.bench.latency import Latency
 from streams.lab.up import Lab, interrupt_on_signals
 from streams.settings import LogSettings
 
@@ -20,6 +21,7 @@ BENCHMARKS: dict[str, Callable[[Lab, Path, int], Benchmark]] = {
     "tail-many": tailing.many,
     "tail-delay": Delay,
     "validate": validating.contest,
+    "latency": Latency,
 }
 
 

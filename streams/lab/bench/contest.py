@@ -45,7 +45,7 @@ class Contest(NamedTuple):
         rates: dict[str, list[float]] = {contender.name: [] for contender in present}
         for turn in range(1 - WARM_UPS, runs + 1):
             for contender in present:
-                _say(f"{self.name} {max(turn, 0)}/{runs}: {contender.name}")
+                say(f"{self.name} {max(turn, 0)}/{runs}: {contender.name}")
                 rate = contender.run()
                 if turn > 0:
                     rates[contender.name].append(rate)
@@ -69,9 +69,12 @@ def _row(contender: Contender, rates: list[float], subject: list[float]) -> dict
 def show(result: dict[str, Any]) -> None:
     """Print a benchmark's result as a table."""
     title = f"{result['name']}: {result['work']}"
-    if delays := result.get("ms"):
-        table = Table(*delays, title=title, title_justify="left", min_width=len(title))
-        table.add_row(*(f"{delay:g} ms" for delay in delays.values()))
+    if rows := result.get("rows"):
+        table = Table(title=title, title_justify="left", min_width=len(title))
+        for name, value in rows[0].items():
+            table.add_column(name, justify="left" if isinstance(value, str) else "right")
+        for row in rows:
+            table.add_row(*(value if isinstance(value, str) else f"{value:,}" for value in row.values()))
         console().print(table)
         return
     table = Table(title=f"{title}, median of {result['runs']}", title_justify="left")
@@ -86,5 +89,6 @@ def show(result: dict[str, Any]) -> None:
     console().print(table)
 
 
-def _say(what: str) -> None:
+def say(what: str) -> None:
+    """Tell on stderr what is being measured."""
     print(what, file=sys.stderr, flush=True)

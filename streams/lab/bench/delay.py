@@ -46,13 +46,13 @@ class Delay:
                 tailer.terminate()
                 consumer.close()
         cuts = quantiles(delays, n=100, method="inclusive")
-        rows = [("p50", cuts[49]), ("p99", cuts[98]), ("highest", max(delays))]
+        figures = [("p50", cuts[49]), ("p99", cuts[98]), ("highest", max(delays))]
         work = f"{len(delays):,} single lines appended, until each is read with read_committed"
         return {
             "name": "tail-delay",
             "work": work,
             "runs": runs,
-            "ms": {n: round(s * 1000, 1) for n, s in rows},
+            "rows": [{f"{name} ms": round(s * 1000, 1) for name, s in figures}],
         }
 
     def _delay(self, consumer: Consumer, number: int) -> float:
