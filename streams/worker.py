@@ -22,6 +22,7 @@ from streams.dispatch.answer import Answer
 from streams.dispatch.avstar import Avstar
 from streams.dispatch.breaker import State
 from streams.dispatch.delivery import Delivery
+from streams.dispatch.held import Held
 from streams.dispatch.lane import DispatchLane
 from streams.dispatch.throttle import Throttle
 from streams.settings import Settings, WorkerSettings
@@ -79,7 +80,6 @@ def _app(
         ownership,
         topic.name,
         max_poll_records=max_poll_records,
-        consumer_max_fetch_size=topic.max_message_bytes,
         web_bind=settings.worker.web_host,
         web_host=settings.worker.web_host,
         web_in_thread=True,  # the loop is away for as long as a window is judged
@@ -142,10 +142,10 @@ async def _dispatch(settings: Settings) -> AsyncIterator[App]:
     metrics.REQUESTS_IN_FLIGHT.set_function(lambda: throttle.concurrency.in_flight)
     metrics.REQUESTS_LIMIT.set_function(lambda: throttle.concurrency.limit)
     delivery = Delivery(client, dispatch, throttle, observe=_observe)
-    guarded = Refusals(delivery, settings.dlq, observe=_observe_flood)
+    guarded, held = Refusals(delivery, settings.dlq, observe=_observe_flood), Held()
 
     def lane(owned: Owned) -> DispatchLane:
-        return DispatchLane(owned, guarded, dispatch, settings.kafka)
+        return DispatchLane(owned, guarded, dispatch, settings.kafka, held=held)
 
     ownership = _ownership(settings, "dispatch", lane, share=throttle.share, hold=lambda: delivery.holds)
     async with aclosing(client):

@@ -26,6 +26,9 @@ from topics.token import ClientCredentials
 
 SCHEME = "chunks"
 
+#: What one fetch brings at the most, as it is compressed: 50 MB, the default, is what a worker would hold.
+_FETCHED_BYTES = 8_388_608
+
 #: A partition that does not exist: polling it keeps the group's poll clock alive and fetches nothing.
 _NOWHERE = frozenset({TP("", -1)})
 
@@ -52,7 +55,9 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             auto_offset_reset="none",
             isolation_level="read_committed",
             max_poll_records=conf.broker_max_poll_records,
-            max_partition_fetch_bytes=conf.consumer_max_fetch_size,
+            # A message that is larger comes all the same, alone.
+            max_partition_fetch_bytes=_FETCHED_BYTES // 4,
+            fetch_max_bytes=_FETCHED_BYTES,
             # Faust hard-codes 1500 ms here, which starves busy partitions behind caught-up ones.
             fetch_max_wait_ms=100,
             session_timeout_ms=int(conf.broker_session_timeout * 1000),

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 from aiokafka.structs import ConsumerRecord
@@ -14,6 +15,7 @@ from streams import log, metrics, traces
 from streams.dispatch import halving
 from streams.dispatch.answer import Booked
 from streams.dispatch.halving import Deliverer
+from streams.dispatch.held import Held
 from streams.dispatch.message import Message, RawOriginal
 from streams.dispatch.settlement import Settlement, malformed, settle
 from streams.recovery import letters
@@ -44,9 +46,15 @@ class DispatchLane:
     """
 
     def __init__(
-        self, owned: Owned, delivery: Deliverer, settings: DispatchSettings, kafka: KafkaSettings
+        self,
+        owned: Owned,
+        delivery: Deliverer,
+        settings: DispatchSettings,
+        kafka: KafkaSettings,
+        *,
+        held: Held,
     ) -> None:
-        self._owned, self._delivery, self._kafka = owned, delivery, kafka
+        self._owned, self._delivery, self._kafka, self._held = owned, delivery, kafka, held
         self._most = _WAITING_PER_FLIGHT * settings.per_partition
         self._slots = asyncio.Semaphore(settings.per_partition)
         self._flights: deque[_Flight] = deque()
@@ -58,12 +66,25 @@ class DispatchLane:
     def feed(self, records: Sequence[ConsumerRecord]) -> None:
         """Take batches; holds the partition back while more wait than can soon be sent."""
         for record in records:
+            size = len(record.value or b"")
+            self._held.take(size)
             task = asyncio.create_task(self._deliver(record))
-            task.add_done_callback(lambda _: self._wake.set())
+            task.add_done_callback(partial(self._ended, size))
             self._flights.append(_Flight(record.offset, time.monotonic(), task))
-        if len(self._flights) > self._most:
-            self._owned.pause()
+        self._hold()
         self._wake.set()
+
+    def _ended(self, size: int, _: asyncio.Task[Settlement]) -> None:
+        self._held.give(size)
+        self._wake.set()
+
+    def _hold(self) -> None:
+        """Hold the partition back, or fetch again. One batch of each may always be there."""
+        if self._flights and (len(self._flights) > self._most or self._held.is_full):
+            self._owned.pause()
+            self._held.tell(self._wake)
+        elif len(self._flights) <= self._most // 2:
+            self._owned.resume()
 
     async def finish(self) -> None:
         """Start nothing new, commit what ends while the caller waits."""
@@ -81,6 +102,7 @@ class DispatchLane:
                 await self._wake.wait()
                 self._wake.clear()
                 await self._commit_head()
+                self._hold()
         except OwnershipLostError as error:
             logger.warning("partition lost", partition=self._owned.partition.partition, error=str(error))
         finally:
@@ -112,8 +134,6 @@ class DispatchLane:
         await self._owned.commit(produce, position)
         for flight, settlement in zip(ended, settlements, strict=True):
             _count(settlement, time.monotonic() - flight.since)
-        if len(self._flights) <= self._most // 2:
-            self._owned.resume()
 
     async def _deliver(self, record: ConsumerRecord) -> Settlement:
         try:
