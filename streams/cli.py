@@ -421,7 +421,8 @@ def bench(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAME…]", help="tail, tail-many, tail-delay, validate, latency; all by default."
+            metavar="[NAME…]",
+            help="tail, tail-many, tail-delay, validate, dispatch, latency; else all.",
         ),
     ] = None,
     *,

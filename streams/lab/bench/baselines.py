@@ -6,7 +6,6 @@ product's own judge, POSTs each batch to a sink in a process of its own, commits
 
 import asyncio
 import gc
-import multiprocessing
 import sys
 import time
 from collections import defaultdict
@@ -14,23 +13,22 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import aiohttp
-from aiohttp import web
 from aiokafka import AIOKafkaConsumer
 from confluent_kafka import Consumer
 
 from schemas import batch
 from schemas.records import Valid
-from streams.lab.service import free_port
+from streams.lab.bench.sink import RECORDS, Sink
 from streams.validate.descriptors import Descriptors
 from streams.validate.judge import Judge
-from topics.catalogue import RAW
+from topics.catalogue import BATCHES, RAW
 from topics.connection import KafkaSettings
-
-_BATCH = 5000
 
 
 class Work:
     """Judge, batch and POST; measures from the end of the first batch."""
+
+    topic, at_once = RAW.name, RECORDS
 
     def __init__(self, bootstrap: str, records: int, sink: str) -> None:
         self._descriptors = Descriptors(KafkaSettings(bootstrap_servers=bootstrap))
@@ -59,11 +57,17 @@ class Work:
                 self._judges[identity] = Judge(found)
             accepted += [v for v in self._judges[identity].judge(values) if isinstance(v, Valid)]
         built = batch.build([(valid.placement_hash, valid.canonical) for valid in accepted])
-        async with self._session.post(self._sink, data=built.body) as answer:
+        await self._post(built.body)
+        self._count(len(raws))
+
+    async def _post(self, body: bytes) -> None:
+        async with self._session.post(self._sink, data=body) as answer:
             await answer.read()
-        self.done += len(raws)
+
+    def _count(self, records: int) -> None:
+        self.done += records
         if not self._began:
-            self._began, self._first = time.perf_counter(), len(raws)
+            self._began, self._first = time.perf_counter(), records
 
     @property
     def finished(self) -> bool:
@@ -75,14 +79,26 @@ class Work:
         return (self.done - self._first) / (time.perf_counter() - self._began)
 
 
+class Posts(Work):
+    """Only POST what are batches already, so many at once."""
+
+    topic, at_once = BATCHES.name, 15
+
+    async def do(self, raws: Sequence[tuple[bytes, bytes]]) -> None:
+        """These batches."""
+        await asyncio.gather(*(self._post(value) for _, value in raws))
+        self._count(len(raws) * RECORDS)
+
+
 async def _aiokafka(bootstrap: str, group: str, work: Work) -> None:
     consumer = AIOKafkaConsumer(
-        RAW.name, bootstrap_servers=bootstrap, group_id=group, enable_auto_commit=False,
-        auto_offset_reset="earliest", isolation_level="read_committed", max_poll_records=_BATCH,
+        work.topic, bootstrap_servers=bootstrap, group_id=group, enable_auto_commit=False,
+        auto_offset_reset="earliest", isolation_level="read_committed", max_poll_records=work.at_once,
+        max_partition_fetch_bytes=BATCHES.max_message_bytes,
     )  # fmt: skip
     await consumer.start()
     while not work.finished:
-        fetched = await consumer.getmany(timeout_ms=1000, max_records=_BATCH)
+        fetched = await consumer.getmany(timeout_ms=1000, max_records=work.at_once)
         for records in fetched.values():
             await work.do([(record.key, record.value) for record in records])
         await consumer.commit()
@@ -96,7 +112,7 @@ async def _confluent(bootstrap: str, group: str, work: Work) -> None:
     )  # fmt: skip
     consumer.subscribe([RAW.name])
     while not work.finished:
-        messages = consumer.consume(_BATCH, 1.0)
+        messages = consumer.consume(RECORDS, 1.0)
         if messages:
             await work.do([(message.key(), message.value()) for message in messages])
             consumer.commit(asynchronous=False)
@@ -109,13 +125,13 @@ async def _faust(bootstrap: str, group: str, work: Work) -> None:
     app = faust.App(
         group, broker=f"kafka://{bootstrap}", web_enabled=False,
         topic_allow_declare=False, topic_disable_leader=True,
-        consumer_auto_offset_reset="earliest", stream_buffer_maxsize=65_536, broker_max_poll_records=_BATCH,
+        consumer_auto_offset_reset="earliest", stream_buffer_maxsize=65_536, broker_max_poll_records=RECORDS,
     )  # fmt: skip
     done = asyncio.Event()
 
     @app.agent(app.topic(RAW.name, key_type=bytes, value_type=bytes, value_serializer="raw"))
     async def agent(stream: Any) -> None:
-        async for events in stream.take_events(_BATCH, within=1.0):
+        async for events in stream.take_events(RECORDS, within=1.0):
             await work.do([(event.key, event.value) for event in events])
             if work.finished:
                 done.set()
@@ -127,34 +143,23 @@ async def _faust(bootstrap: str, group: str, work: Work) -> None:
     await app.stop()
 
 
-_CONTENDERS: dict[str, Callable[[str, str, Work], Any]] = {
-    "aiokafka": _aiokafka,
-    "confluent": _confluent,
-    "faust": _faust,
+_CONTENDERS: dict[str, tuple[type[Work], Callable[[str, str, Work], Any]]] = {
+    "aiokafka": (Work, _aiokafka),
+    "confluent": (Work, _confluent),
+    "faust": (Work, _faust),
+    "posts": (Posts, _aiokafka),
 }
 
 
-def _serve(port: int) -> None:
-    async def sink(request: web.Request) -> web.Response:
-        await request.read()
-        return web.Response(text="{}")
-
-    app = web.Application(client_max_size=1 << 26)
-    app.router.add_post("/", sink)
-    web.run_app(app, host="127.0.0.1", port=port, print=None)
-
-
 async def _main(name: str, bootstrap: str, group: str, records: str) -> None:
-    port = free_port()
-    server = multiprocessing.get_context("spawn").Process(target=_serve, args=(port,), daemon=True)
-    server.start()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
-    async with Work(bootstrap, int(records), f"http://127.0.0.1:{port}/") as work:
-        await _CONTENDERS[name](bootstrap, group, work)
-        if name != "faust":
-            sys.stdout.write(f"{work.rate()}\n")
-    server.terminate()
+    work_of, loop = _CONTENDERS[name]
+    with Sink() as sink:
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
+        async with work_of(bootstrap, int(records), sink.url) as work:
+            await loop(bootstrap, group, work)
+            if name != "faust":
+                sys.stdout.write(f"{work.rate()}\n")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import orjson
 
 from schemas.errors import UsageError
 from streams import log
-from streams.lab.bench import tailing, validating
+from streams.lab.bench import dispatching, tailing, validating
 from streams.lab.bench.contest import Benchmark, show
 from streams.lab.bench.delay import Delay
 from streams.lab.bench.latency import Latency
@@ -21,6 +21,7 @@ BENCHMARKS: dict[str, Callable[[Lab, Path, int], Benchmark]] = {
     "tail-many": tailing.many,
     "tail-delay": Delay,
     "validate": validating.contest,
+    "dispatch": dispatching.contest,
     "latency": Latency,
 }
 

@@ -10,13 +10,11 @@ import time
 from itertools import count
 from pathlib import Path
 
-import psutil
-from confluent_kafka import KafkaError
-from confluent_kafka.admin import AdminClient
-
 from schemas.errors import Problem
 from streams import settings
 from streams.lab.bench.contest import Contender, Contest
+from streams.lab.bench.groups import forget
+from streams.lab.bench.sink import pin
 from streams.lab.gauge import Gauge
 from streams.lab.generate import generate, write
 from streams.lab.up import Lab
@@ -45,7 +43,7 @@ def contest(lab: Lab, folder: Path, records: int) -> Contest:
             command = [sys.executable, "-m", "streams.lab.bench.baselines", name, lab.broker.bootstrap,
                        f"bench-{name}-{next(runs)}", str(records)]  # fmt: skip
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
-                _pin(child.pid)
+                pin(child.pid, -1)
                 out, _ = child.communicate(timeout=_LONGEST_S)
             if child.returncode:
                 raise Problem(f"ended with status {child.returncode}", where=f"baseline {name}")
@@ -77,24 +75,14 @@ def _settings(lab: Lab) -> dict[str, dict[str, object]]:
     }
 
 
-def _pin(pid: int) -> None:
-    """To the last core; the broker and the sink have the others."""
-    if hasattr(psutil.Process, "cpu_affinity"):
-        psutil.Process(pid).cpu_affinity([(psutil.cpu_count() or 1) - 1])
-
-
 def _validate(lab: Lab, loaded: settings.Settings, log: Path) -> float:
     """Validate the raw topic from its beginning; records per second between the first and the last batch."""
-    admin = AdminClient(loaded.kafka.confluent())
-    for answer in admin.delete_consumer_groups([VALIDATING]).values():
-        error = answer.exception()
-        if error and error.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:
-            raise error
+    forget(loaded.kafka, VALIDATING)
     gauge, began_ms = Gauge(loaded, {}), time.time() * 1000
     environment = lab.environment | {"SPOTSTREAM_WORKER__WEB_PORT": "0", "PATH": "/usr/bin:/bin"}
     command = [sys.executable, "-m", "streams.cli", "worker", "--role", "validate"]
     with log.open("wb") as output, subprocess.Popen(command, stderr=output, env=environment) as worker:
-        _pin(worker.pid)
+        pin(worker.pid, -1)
         deadline = time.monotonic() + _LONGEST_S
         while not gauge.caught_up(RAW, VALIDATING):
             if worker.poll() is not None or time.monotonic() > deadline:
