@@ -17,17 +17,20 @@ import orjson
 import psutil
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.schema_registry import SchemaRegistryClient
+from confluent_kafka.schema_registry.avro import AvroDeserializer
 from oracle import Verdict, frame, verdicts
 
 from schemas.batch import source_of
-from schemas.letter import DeadLetter
+from schemas.letter import DeadLetter, Receipt
 from streams.lab.generate import Truth, generate, write
 from streams.lab.up import Lab
-from topics.catalogue import BATCHES, DLQ, RAW
+from topics.catalogue import BATCHES, DLQ, RAW, RECEIPTS, VALIDATED
 from topics.connection import KafkaSettings
 from topics.reader import read_all
 
 COMMAND = [sys.executable, "-m", "streams.cli"]
+_MORTAL = Path(__file__).with_name("mortal.py")
 
 
 def until(condition: Callable[[], Any], timeout_s: float = 60, every_s: float = 0.1) -> None:
@@ -106,9 +109,16 @@ class Flow:
             truth = write(stream, lines := list(generate(records, seed + 10_000 * self._number, bad_rate)))
         return Log(path, truth, {line.number: set(line.fields) for line in lines if line.fault})
 
-    def start(self, *arguments: object, extra: dict[str, str] | None = None, **settings: object) -> "Process":
-        """Start a command."""
-        process = Process(self, arguments, self.environment(**settings) | (extra or {}))
+    def start(
+        self,
+        *arguments: object,
+        extra: dict[str, str] | None = None,
+        dying: tuple[str, int] | None = None,
+        **settings: object,
+    ) -> "Process":
+        """Start a command; ``dying``: the step that it kills itself at, and in which transaction."""
+        command = [sys.executable, _MORTAL, *dying] if dying else COMMAND
+        process = Process(self, command, arguments, self.environment(**settings) | (extra or {}))
         self._started.append(process.popen)
         return process
 
@@ -220,6 +230,23 @@ class Flow:
         """Placement hashes that were booked since this flow began, each as often as it was."""
         return Counter(list(self._ledger())[self._booked_before :])
 
+    def validated(self) -> Counter[str]:
+        """Placement hashes on the validated topics, of records that decode by the registry's schemas."""
+        decode = AvroDeserializer(SchemaRegistryClient({"url": self.lab.registry.url}))
+        found: Counter[str] = Counter()
+        for topic in VALIDATED.values():
+            for message in read_all(self.kafka, topic.name):
+                assert message.key()
+                found[decode(message.value(), None)["placement_hash"]] += 1
+        return found
+
+    def receipts(self) -> list[tuple[str, Receipt]]:
+        """Key and receipt of every batch that has ended."""
+        return [
+            ((m.key() or b"").decode(), Receipt.model_validate_json(m.value() or b""))
+            for m in read_all(self.kafka, RECEIPTS.name)
+        ]
+
     def _all_booked(self) -> Counter[str]:
         return Counter(self._ledger())
 
@@ -270,11 +297,13 @@ class Flow:
 class Process:
     """A command that runs; what it says goes to a file."""
 
-    def __init__(self, flow: Flow, arguments: tuple[object, ...], environment: dict[str, str]) -> None:
+    def __init__(
+        self, flow: Flow, command: list[Any], arguments: tuple[object, ...], environment: dict[str, str]
+    ) -> None:
         self._output = flow.folder / f"{arguments[0]}-{len(flow._started)}.log"
         with self._output.open("wb") as output:
             self.popen = subprocess.Popen(
-                [*COMMAND, *map(str, arguments)],
+                [*map(str, command), *map(str, arguments)],
                 env=environment,
                 cwd=flow.folder,
                 stdout=output,
