@@ -37,6 +37,15 @@ def test_what_is_built_is_read_back_and_built_the_same_again(
     assert records_of(made) == expected
 
 
+@given(records=RECORDS)
+def test_the_key_is_sha_256_over_the_hashes_in_order(records: list[dict[str, object]]) -> None:
+    """Worked out here once more: whoever changes it books batches again that are on their way."""
+    hashes = [placement for placement, _ in parts(records)]
+    expected = sha256(b"".join(map(bytes.fromhex, hashes))).hexdigest()
+    assert build(parts(records)).key == expected
+    assert build(parts(records)).batch_id == expected[:32]
+
+
 @settings(max_examples=60)
 @given(records=RECORDS)
 def test_a_multipart_body_is_what_a_parser_of_mime_makes_of_it(records: list[dict[str, object]]) -> None:
