@@ -106,6 +106,10 @@ def test_any_changed_field_changes_the_hash(one: Cells, other: Cells) -> None:
                 assert changed == (after.placement_hash != before.placement_hash), name
 
 
+def test_another_revision_is_another_record() -> None:
+    assert len({hash_of(SPOT | {"revision": revision}) for revision in ("", "3", "4")}) == 3
+
+
 @given(st.lists(st.binary(max_size=60) | records().map(line), max_size=30))
 @settings(max_examples=60, deadline=None)
 def test_every_value_gets_one_verdict_the_same_as_alone(values: list[bytes]) -> None:
