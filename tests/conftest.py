@@ -7,12 +7,17 @@ from pathlib import Path
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 from flow import Flow
+from hypothesis import settings
 from tailing import Tail
 
 from streams.lab.kafka import Broker
 from streams.lab.up import Lab
 from topics.connection import KafkaSettings
 from topics.provision import apply
+
+# How long an example takes says something about the machine only.
+settings.register_profile("spotstream", deadline=None)
+settings.load_profile("spotstream")
 
 
 @pytest.fixture(scope="session")

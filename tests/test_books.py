@@ -396,7 +396,7 @@ class World:
         return self.books.close()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_any_history_is_told_as_it_was(data: st.DataObject) -> None:
     world = World(data)

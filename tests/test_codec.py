@@ -40,7 +40,7 @@ def as_logical(verdict: Valid) -> dict[str, Any]:
 
 
 @given(records())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_our_bytes_are_fastavros_and_read_back_as_they_were(cells: dict[str, str]) -> None:
     verdict = valid(cells)
     codec = CODECS[verdict.kind]
@@ -53,14 +53,14 @@ def test_our_bytes_are_fastavros_and_read_back_as_they_were(cells: dict[str, str
 
 
 @given(st.lists(records(), min_size=1, max_size=20))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_records_together_are_written_as_each_alone(found: list[dict[str, str]]) -> None:
     """A column may have values that are empty, escaped or not ASCII beside others that are not."""
     assert JUDGE.judge([line(cells) for cells in found]) == [valid(cells) for cells in found]
 
 
 @given(records())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_reference_implementation_reads_them(cells: dict[str, str]) -> None:
     verdict = valid(cells)
     parsed = avro.schema.parse(json.dumps(schema(verdict.kind)))

@@ -104,7 +104,7 @@ def _answers(draw: st.DrawFn) -> tuple[int, dict[str, str], bytes]:
     return code, shown, json.dumps(draw(body)).encode()
 
 
-@settings(max_examples=200, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=200, suppress_health_check=list(HealthCheck))
 @given(answer=_answers(), records=st.integers(1, 5))
 def test_every_answer_that_is_described_is_understood(
     answer: tuple[int, dict[str, str], bytes], records: int
@@ -135,7 +135,7 @@ def test_every_answer_that_is_described_is_understood(
     assert type(found) is (Booked if whole else Unavailable)
 
 
-@settings(max_examples=50, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=50, suppress_health_check=list(HealthCheck))
 @given(data=st.data(), records=st.integers(1, 30))
 def test_answers_that_account_for_each_record_are_booked(data: st.DataObject, records: int) -> None:
     rejected = data.draw(st.lists(st.integers(0, records - 1), unique=True, max_size=records))

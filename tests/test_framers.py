@@ -18,7 +18,7 @@ cuts_ = st.lists(st.integers(0, 80), max_size=6)
 def test_no_split_and_no_resumption_changes_the_records(name: str) -> None:
     """And what was skipped and framed is the input, and every record has its number."""
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(
         st.lists(st.sampled_from(tokens(name)), max_size=40).map(b"".join),
         cuts_,

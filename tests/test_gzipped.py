@@ -49,7 +49,7 @@ def all_of(file: Gunzip, size: int = 1000) -> bytes:
     return found
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(st.binary(max_size=3000), min_size=1, max_size=6),
     st.lists(st.tuples(st.integers(0, 20_000), st.integers(0, 5000)), max_size=12),
@@ -116,7 +116,7 @@ def test_a_record_that_is_held_does_not_inflate_the_file_again_and_again() -> No
     assert held.given < 3 * len(held.data)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(20, 60_000), st.integers(1, 255), st.sampled_from([700, 5000, 200_000]))
 def test_all_before_a_corrupt_byte_is_given_out(place: int, change: int, size: int) -> None:
     """Python's zlib, fed one byte at a time, tells what can be read of it."""

@@ -63,7 +63,7 @@ def check(records: int, poison: set[int], search: Search, asked: list[list[int]]
 @example({0, 1, 2})
 @example({0, 2500, 4999})
 @example({4997, 4998, 4999})
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_three_poison_records_of_5000_take_at_most_60_requests(poison: set[int]) -> None:
     search, asked = ask(5000, holds(poison))
     check(5000, poison, search, asked)
@@ -71,7 +71,7 @@ def test_three_poison_records_of_5000_take_at_most_60_requests(poison: set[int])
 
 
 @given(st.integers(1, 300), st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_number_of_faults_is_found_in_no_more_requests_than_asking_each(records: int, data: Any) -> None:
     poison = data.draw(st.sets(st.integers(0, records - 1), min_size=1))
     search, asked = ask(records, holds(poison))

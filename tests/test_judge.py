@@ -68,7 +68,7 @@ def hash_of(cells: Cells) -> str:
 
 
 @given(records())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_a_record_that_keeps_all_rules_is_valid_and_its_model_agrees(cells: Cells) -> None:
     verdict = judged(cells)
     assert isinstance(verdict, Valid), verdict
@@ -78,7 +78,7 @@ def test_a_record_that_keeps_all_rules_is_valid_and_its_model_agrees(cells: Cell
 
 
 @given(records(), st.randoms(), st.sampled_from(["", " ", "  \t"]))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_spacing_case_and_heading_order_leave_the_hash_as_it_is(cells: Cells, random, pad: str) -> None:
     header = list(HEADER)
     random.shuffle(header)
@@ -93,7 +93,7 @@ def test_spacing_case_and_heading_order_leave_the_hash_as_it_is(cells: Cells, ra
 
 
 @given(records(), records())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_any_changed_field_changes_the_hash(one: Cells, other: Cells) -> None:
     before = judged(one)
     assert isinstance(before, Valid)
@@ -111,7 +111,7 @@ def test_another_revision_is_another_record() -> None:
 
 
 @given(st.lists(st.binary(max_size=60) | records().map(line), max_size=30))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_value_gets_one_verdict_the_same_as_alone(values: list[bytes]) -> None:
     verdicts = JUDGE.judge(values)
     assert len(verdicts) == len(values)

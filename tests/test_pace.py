@@ -74,7 +74,7 @@ def test_a_new_owner_starts_with_a_wait() -> None:
     assert 0.4 <= pace.wait_s <= 0.45
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     per_minute=st.integers(10, 3000),
     total=st.integers(1, 12),

@@ -222,7 +222,7 @@ def test_aired_at_in_new_york(day: str, time: str, instant: str) -> None:
     st.dates(date(1980, 1, 1), date(2099, 12, 31)),
     st.integers(6 * 3600, 30 * 3600 - 1),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_aired_at_anywhere_is_what_zoneinfo_makes_of_the_local_time(
     zone: str, day: date, second: int
 ) -> None:
@@ -240,7 +240,7 @@ def _in_zone(zone: str) -> Normalizer:
 
 
 @given(st.sampled_from(sorted({name for names in COLUMNS.values() for name in names})), st.text(max_size=40))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_any_text_gives_a_value_or_a_fault_and_values_are_stable(column: str, text: str) -> None:
     value = read(column, text)
     assert value is None or isinstance(value, str | int)

@@ -104,7 +104,7 @@ def test_a_record_that_was_validated_before_is_not_published_again_unless_it_is_
 
 
 @given(st.integers(1, 12), st.integers(0, 6))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_set_that_failed_has_another_key_and_still_says_whose_is_which(records, times):
     """The key of the set that failed is answered from what Avstar stored."""
     found = letters(*map(good, range(records)), retry_count=times)
@@ -199,7 +199,7 @@ def test_a_replay_ends_no_redriven_letters_but_those_of_records_that_it_booked()
 
 
 @given(st.binary(max_size=3000), st.integers(700, 5000))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_parts_fit_and_join_to_the_whole(original, most):
     dead = batch_letter().model_copy(update={"original": original, "headers": {}})
     pieces = parts.split("k", dead, most)

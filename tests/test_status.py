@@ -50,7 +50,7 @@ def taken(*messages, **options):
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["", "a", "b", "ab"]))))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_letters_are_counted_as_they_come_change_and_end(steps):
     """What is counted is what is open: of each key the last message, an empty one ends it."""
     messages = [

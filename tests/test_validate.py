@@ -77,7 +77,7 @@ def window_of(pattern, start=1000):
     return window
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(PATTERNS)
 def test_every_raw_offset_is_in_the_batch_or_in_one_letter(pattern):
     """Exactly one of the two; the source range names what is in the batch; the position is behind all."""
@@ -100,7 +100,7 @@ def test_every_raw_offset_is_in_the_batch_or_in_one_letter(pattern):
         assert outcome.batch.records == len(accepted)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(PATTERNS.filter(lambda pattern: any(is_good for is_good, _ in pattern)), st.integers(0, 7))
 def test_a_batch_is_its_records_and_nothing_else(pattern, partition):
     """The same records from another partition, file, time, spacing and company: the same request."""
