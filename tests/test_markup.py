@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from framers import XML, frame
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas import profile
@@ -95,7 +95,6 @@ between = st.sampled_from(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(between, records), max_size=8), st.lists(st.integers(0, 300), max_size=5))
 def test_well_formed_records_are_found_whatever_is_in_and_between_them(
     parts: list[tuple[bytes, bytes]], cuts: list[int]
@@ -104,7 +103,6 @@ def test_well_formed_records_are_found_whatever_is_in_and_between_them(
     assert frame(XML, data, cuts).records == [record for _, record in parts]
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.sampled_from([b"<r>1</r>", b"<r><a><r>2</r></a></r>", b"<s/>"]), min_size=1, max_size=9),
     st.integers(0, 9),
@@ -234,7 +232,6 @@ def test_a_deep_record_is_read_without_falling() -> None:
     assert rows("<r><a>1</a>" + "<b>" * depth + "</b>" * depth + "</r>", spot_id="a") == ["1"]
 
 
-@settings(deadline=None)
 @given(
     st.recursive(
         st.sampled_from(["<a>1</a>", "<a b='2'/>", "<b>3</b>", "x", "<p:a/>", "<b p:b='4' b='5'>6</b>"]),
