@@ -157,10 +157,9 @@ class _Broker:
 
     def differences(self, declared: list[Topic]) -> list[Change]:
         known = self.topics(declared)
-        changes = [missing(topic, self._safety) for topic in declared if topic.name not in known]
-        present = [topic for topic in declared if topic.name in known]
-        settings = self.settings_of(present)
-        for topic in present:
+        settings = self.settings_of([topic for topic in declared if topic.name in known])
+        changes = [missing(topic, self._safety) for topic in declared if topic.name not in settings]
+        for topic in [topic for topic in declared if topic.name in settings]:
             found = _found(known[topic.name], settings[topic.name])
             changes += differing(_beside_raw(topic, known), found, self._safety)
         return changes
@@ -214,6 +213,7 @@ class _Broker:
             time.sleep(0.05)
 
     def settings_of(self, topics: Sequence[Topic]) -> dict[str, dict[str, str]]:
+        """Without those of a topic that was just created: the broker that is asked may not know it yet."""
         if not topics:
             return {}
         described = self._admin.describe_configs(
@@ -222,8 +222,9 @@ class _Broker:
         )
         settings = {}
         for resource, outcome in described.items():
-            entries = self._wait(resource.name, outcome)
-            settings[resource.name] = {name: entry.value for name, entry in entries.items()}
+            entries = self._wait(resource.name, outcome, but=KafkaError.UNKNOWN_TOPIC_OR_PART)
+            if entries is not None:
+                settings[resource.name] = {name: entry.value for name, entry in entries.items()}
         return settings
 
     def _wait(self, topic: str, outcome: "Future[Any]", but: int | None = None) -> Any:

@@ -1,0 +1,207 @@
+"""The world that faults strike: three brokers, the registry and Avstar behind links, tailers and workers."""
+
+import json
+import os
+import re
+import threading
+import urllib.request
+from collections import Counter
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any, Self
+
+from chaos.actors import Actor, Log, published
+from chaos.links import Links
+from chaos.watch import Watch
+from cluster import Member
+
+from streams.lab import sandbox
+from streams.lab.registry import Registry
+from streams.lab.service import free_port
+from streams.lab.up import SandboxProcess
+from topics import provision
+from topics.connection import KafkaSettings
+
+BROKERS = ("broker 1", "broker 2", "broker 3")
+LINKS = (*BROKERS, "registry", "Avstar")
+#: Folder and tailer, format, profile, logs, and how a log's records are spread.
+FEEDS = (
+    ("north", "csv", "avion", 2, {"TAIL__PARTITIONING": "block", "TAIL__BLOCK_BYTES": 4096}),
+    ("south", "csv", "avion", 1, {}),
+    ("west", "fixed", "avion-fixed", 1, {}),
+)
+
+
+class LinkedBroker(Member):
+    """A broker that clients reach by a link; the brokers and the observer reach it directly."""
+
+    start_s = 120.0  # on a busy machine
+
+    def __init__(self, data_dir: Path, number: int, link: int, first: "LinkedBroker | None") -> None:
+        super().__init__(data_dir, number, first)
+        self.number = number
+        self.direct = f"127.0.0.1:{free_port()}"
+        self._link, self._controller = link, f"127.0.0.1:{free_port()}"
+
+    def _write_settings(self) -> None:
+        super()._write_settings()
+        file = self._dir / "server.properties"
+        text = file.read_text()
+        if self._first is None:  # at the same place after a restart
+            text = re.sub(r"CONTROLLER://[0-9.:]+", f"CONTROLLER://{self._controller}", text)
+            text = re.sub(r"voters=1@.*", f"voters=1@{self._controller}", text)
+        text = re.sub(r"(?m)^(listeners=.*)$", rf"\1,DIRECT://{self.direct}", text)
+        advertised = f"PLAINTEXT://127.0.0.1:{self._link},DIRECT://{self.direct}"
+        text = re.sub(r"(?m)^advertised.listeners=.*$", f"advertised.listeners={advertised}", text)
+        file.write_text(
+            f"{text}\nlistener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,DIRECT:PLAINTEXT\n"
+            "inter.broker.listener.name=DIRECT\nmin.insync.replicas=2\n"
+        )
+
+
+class World:
+    """All that runs; a context manager. Whatever happens, nothing of it outlives this process."""
+
+    def __init__(self, folder: Path, seed: int, per_s: float) -> None:
+        self.folder, self.seed, self._per_s = folder, seed, per_s
+        self.broker_lock = threading.Lock()  # one broker at a time
+        self.guilty: list[dict[str, Any]] = []  #: records that Avstar refuses throughout
+        self._played: dict[int, dict[str, Any]] = {}  # faults of Avstar, by who plays them
+        self._avstar_lock = threading.Lock()
+        self._running = ExitStack()
+        self._over = threading.Event()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as starting:
+            self.links = starting.enter_context(Links(*LINKS))
+            self._start_services(starting)
+            self._set_environment()
+            kafka = KafkaSettings(
+                bootstrap_servers=self.direct, replication_factor=3, min_insync_replicas=2, timeout_s=60
+            )
+            self.watch = Watch(self.direct)
+            self.watch.await_brokers(3)
+            provision.apply(kafka)
+            self._start_actors(starting)
+            self._running = starting.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._running.close()
+
+    def _start_services(self, starting: ExitStack) -> None:
+        self.registry = Registry(self.folder / "registry")
+        self.avstar = SandboxProcess(self.folder / "avstar")
+        first = None
+        self.brokers: list[LinkedBroker] = []
+        for number, name in enumerate(BROKERS, 1):
+            broker = LinkedBroker(self.folder / f"broker{number}", number, self.links.port(name), first)
+            first = first or broker
+            self.brokers.append(broker)
+        for service in (self.registry, self.avstar, *self.brokers):
+            starting.callback(service.kill)
+            service.launch()
+        for service in (self.registry, self.avstar, *self.brokers):
+            service.wait()
+        for name, broker in zip(BROKERS, self.brokers, strict=True):
+            self.links.lead(name, int(broker.bootstrap.rpartition(":")[2]))
+        self.links.lead("registry", int(self.registry.url.split("/")[2].rpartition(":")[2]))
+        self.links.lead("Avstar", int(self.avstar.url.rpartition(":")[2]))
+
+    @property
+    def direct(self) -> str:
+        """The brokers' addresses without links."""
+        return ",".join(broker.direct for broker in self.brokers)
+
+    def _set_environment(self) -> None:
+        for name in [name for name in os.environ if name.startswith("SPOTSTREAM_")]:
+            del os.environ[name]
+        here = "http://127.0.0.1"
+        os.environ |= dict(line.split("=", 1) for line in sandbox.settings_lines(self.avstar.url)) | {
+            "SPOTSTREAM_KAFKA__BOOTSTRAP_SERVERS": ",".join(
+                f"127.0.0.1:{self.links.port(name)}" for name in BROKERS
+            ),
+            "SPOTSTREAM_KAFKA__REPLICATION_FACTOR": "3",
+            "SPOTSTREAM_KAFKA__MIN_INSYNC_REPLICAS": "2",
+            "SPOTSTREAM_REGISTRY__URL": f"{here}:{self.links.port('registry')}/apis/ccompat/v7",
+            "SPOTSTREAM_AVSTAR__BASE_URL": f"{here}:{self.links.port('Avstar')}",
+            "SPOTSTREAM_WORKER__WEB_PORT": "0",
+        }
+
+    def _start_actors(self, starting: ExitStack) -> None:
+        self.tailers: list[Actor] = []
+        self.logs: list[Log] = []
+        for name, form, profile, count, settings in FEEDS:
+            feed = self.folder / name
+            feed.mkdir()
+            tailer = Actor(name, self.folder, "tail", str(feed), "--profile", profile, TAIL__NAME=name, **settings)
+            self.tailers.append(tailer)
+            for _ in range(count):
+                number = len(self.logs)
+                # the last argument: a default binds this tailer, the loop's changes
+                self.logs.append(
+                    Log(
+                        feed / f"log{number}.{form}",
+                        form,
+                        self.seed * 1000 + number,
+                        self._per_s,
+                        lambda path, tailer=tailer: published(tailer, path),
+                    )
+                )
+        self.workers = [Actor(f"worker{number}", self.folder, "worker") for number in (1, 2)]
+        for actor in self.actors:
+            starting.callback(actor.kill)
+            actor.start()
+        keeper = threading.Thread(target=self._keep, name="keeper", daemon=True)
+        keeper.start()
+        starting.callback(keeper.join, 10)
+        starting.callback(self._over.set)
+
+    @property
+    def actors(self) -> list[Actor]:
+        return [*self.tailers, *self.workers]
+
+    def _keep(self) -> None:
+        while not self._over.wait(0.3):
+            for actor in self.actors:
+                actor.keep()
+
+    def play(self, who: int, fault: dict[str, Any] | None) -> None:
+        """Have Avstar play a fault, or no more."""
+        with self._avstar_lock:
+            if fault:
+                self._played[who] = fault
+            else:
+                self._played.pop(who, None)
+            self._put_faults()
+
+    def restart_avstar(self, away: threading.Event, seconds: float) -> None:
+        """SIGKILL; nobody gets through before it knows again which records to refuse."""
+        with self._avstar_lock:
+            self.links.cut("Avstar", cut=True)
+            self.avstar.kill()
+            away.wait(seconds)
+            self.avstar.start()
+            self._put_faults()
+            self.links.cut("Avstar", cut=False)
+
+    def _put_faults(self) -> None:
+        # What is played comes first: of those that end a request the first one strikes.
+        script = {"seed": self.seed, "faults": [*self._played.values(), *self.guilty]}
+        request = urllib.request.Request(
+            f"{self.avstar.url}/sandbox/faults", data=json.dumps(script).encode(), method="PUT"
+        )
+        urllib.request.urlopen(request, timeout=30).close()
+
+    def booked(self) -> Counter[str]:
+        """Placement hashes that Avstar has booked, each as often as it did."""
+        with urllib.request.urlopen(f"{self.avstar.url}/sandbox/ledger/records", timeout=60) as answer:
+            return Counter(json.loads(line)["idempotency_key"] for line in answer)
+
+    def tracebacks(self) -> dict[str, int]:
+        """How often each actor's log has a traceback in it."""
+        found = {}
+        for actor in self.actors:
+            with suppress(OSError):
+                found[actor.name] = actor.said.count("Traceback")
+        return {name: count for name, count in found.items() if count}
