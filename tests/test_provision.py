@@ -3,11 +3,19 @@
 import time
 
 import pytest
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+    TopicMetadata,
+)
 
 from schemas.errors import Problem, Unreachable
 from streams.lab.kafka import Broker
 from streams.lab.service import free_port
+from topics.admin import Admin
 from topics.catalogue import CATALOGUE, Topic
 from topics.connection import KafkaSettings
 from topics.drift import Action, Allowed, Change
@@ -68,6 +76,17 @@ def test_a_missing_topic_is_planned_then_created_once(
     assert (config["cleanup.policy"], config["retention.ms"]) == ("delete", "3600000")
     assert config["max.message.bytes"] == "2097152"
     assert plan(settings, [declared]) == apply(settings, [declared]) == []
+
+
+@pytest.mark.broker
+def test_a_topic_that_a_broker_does_not_know_yet_is_still_to_be_created(
+    settings: KafkaSettings, declared: Topic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a cluster one broker tells of a new topic while another, asked for its settings, has not heard of it."""
+    told = Admin.topics
+    ahead = {declared.name: TopicMetadata()}
+    monkeypatch.setattr(Admin, "topics", lambda *asked: told(*asked) | ahead)
+    assert [change.action for change in plan(settings, [declared])] == [Action.CREATE]
 
 
 @pytest.mark.broker

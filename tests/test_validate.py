@@ -1,5 +1,6 @@
 """What a window becomes, and what is done about records that end the process."""
 
+import asyncio
 import os
 from collections import Counter
 from typing import NamedTuple
@@ -23,7 +24,7 @@ from streams.validate import trial
 from streams.validate.lane import Judges
 from streams.validate.outcome import conclude
 from streams.validate.panel import Seat, verdicts
-from streams.validate.trial import survivors
+from streams.validate.trial import Trial
 from topics.catalogue import BATCHES, FILES
 from topics.reader import read_all
 
@@ -221,6 +222,14 @@ async def test_judges_of_a_window_stay_while_others_are_made(monkeypatch):
     assert set(panel) == {file.id for file in files}
 
 
+@pytest.fixture
+def held():
+    """A trial, which ends with the test."""
+    held = Trial()
+    yield held
+    held.close()
+
+
 KILLER = """
 import os, signal
 import streams.validate.judge
@@ -244,23 +253,23 @@ def killer(tmp_path):
     return os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
 
 
-async def test_a_trial_finds_the_records_that_kill(killer, monkeypatch):
+async def test_a_trial_finds_the_records_that_kill(held, killer, monkeypatch):
     """Wherever they stand; the others live."""
     monkeypatch.setenv("PYTHONPATH", killer)
     deadly = {0, 250, 499}
     window = [record(b"KILLER\n" if n in deadly else good(n), n, n + 1) for n in range(500)]
-    assert await survivors(window, KNOWN) == [n not in deadly for n in range(500)]
+    assert await held.survivors(window, KNOWN) == [n not in deadly for n in range(500)]
 
 
-async def test_a_trial_that_cannot_be_held_condemns_nobody(monkeypatch, tmp_path):
+async def test_a_trial_that_cannot_be_held_condemns_nobody(held, monkeypatch, tmp_path):
     """When no process lives, records are not to blame."""
     (tmp_path / "sitecustomize.py").write_text("import os; os._exit(3)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(Problem, match="ended early"):
-        await survivors([record(good(1))], KNOWN)
+        await held.survivors([record(good(1))], KNOWN)
 
 
-async def test_a_record_that_never_ends_counts_as_deadly(monkeypatch, tmp_path):
+async def test_a_record_that_never_ends_counts_as_deadly(held, monkeypatch, tmp_path):
     """The trial's process has a time limit of the kernel's."""
     monkeypatch.setattr(trial, "_LONGEST_S", 2)
     (tmp_path / "sitecustomize.py").write_text(
@@ -268,7 +277,41 @@ async def test_a_record_that_never_ends_counts_as_deadly(monkeypatch, tmp_path):
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
     window = [record(good(1), 0, 1), record(b"KILLER\n", 1, 2)]
-    assert await survivors(window, KNOWN) == [True, False]
+    assert await held.survivors(window, KNOWN) == [True, False]
+
+
+async def test_windows_share_the_process_and_none_holds_up_another(held, monkeypatch, tmp_path):
+    """After a death each partition has many small windows on trial; one start of Python is dear enough."""
+    monkeypatch.setattr(trial, "_LONGEST_S", 5)
+    (tmp_path / "sitecustomize.py").write_text(
+        KILLER.replace("os.kill(os.getpid(), signal.SIGKILL)", "__import__('time').sleep(3600)")
+        + f"open({str(tmp_path / 'starts')!r}, 'a').write('x')\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    hanging = asyncio.create_task(held.survivors([record(b"KILLER\n", 0, 1)], KNOWN))
+    for _ in range(3):
+        asked = [held.survivors([record(good(n), n, n + 1) for n in range(40)], KNOWN) for _ in range(8)]
+        assert await asyncio.gather(*asked) == [[True] * 40] * 8
+    assert not hanging.done()
+    assert await hanging == [False]
+    assert (tmp_path / "starts").read_text() == "x"
+
+
+async def test_a_trial_whose_process_has_died_starts_another(held):
+    window = [record(good(1))]
+    assert await held.survivors(window, KNOWN) == [True]
+    held._process.kill()
+    held._process.wait()
+    assert await held.survivors(window, KNOWN) == [True]
+
+
+async def test_a_trial_ends_when_it_is_idle(held, monkeypatch):
+    monkeypatch.setattr(trial, "_IDLE_S", 0.1)
+    await held.survivors([record(good(1))], KNOWN)
+    process = held._process
+    while held._process:
+        await asyncio.sleep(0.01)
+    assert process.returncode is not None
 
 
 @pytest.mark.broker

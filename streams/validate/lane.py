@@ -14,7 +14,7 @@ from streams.validate.downstream import EVERY_S, Downstream
 from streams.validate.flood import Rejections
 from streams.validate.outcome import QUARANTINED, Outcome, Raw, conclude
 from streams.validate.panel import Panel, Seat, identity, verdicts
-from streams.validate.trial import survivors
+from streams.validate.trial import Trial
 from streams.validate.window import Window
 from topics.catalogue import RAW
 from topics.ownership import Owned
@@ -28,13 +28,14 @@ _TRYING = "trying"
 
 
 class Judges:
-    """Keeps the files' judges, because each remembers the forms that it has normalized."""
+    """Keeps the files' judges, because each remembers the forms that it has normalized; and the trial."""
 
     _MOST = 1000
 
     def __init__(self, descriptors: Descriptors, blocking: Callable[..., Awaitable[Any]]) -> None:
         self._source, self._blocking = descriptors, blocking
         self._seats: dict[bytes, Seat] = {}
+        self.trial = Trial()
 
     async def panel(self, window: Sequence[Raw]) -> Panel:
         """The judges of all files in the window. Raises :class:`schemas.errors.Unreachable`."""
@@ -185,7 +186,8 @@ class ValidateLane:
         if not self._apart:
             return verdicts(window, panel)
         logger.warning("the last worker died: judging apart", offset=window[0].offset, records=len(window))
-        alive = await survivors(window, {file: seat.descriptor for file, seat in panel.items()})
+        descriptors = {file: seat.descriptor for file, seat in panel.items()}
+        alive = await self._judges.trial.survivors(window, descriptors)
         lived = iter(verdicts([raw for raw, lives in zip(window, alive, strict=True) if lives], panel))
         return [next(lived) if lives else QUARANTINED for lives in alive]
 

@@ -1,11 +1,14 @@
-"""The trial: a suspect window is judged in processes of its own; what kills them kills nothing else."""
+"""The trial: suspect windows are judged in a process of its own; what kills there kills nothing else."""
 
 import asyncio
 import os
 import pickle
 import signal
+import socket
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from schemas.codec import Codec
@@ -18,6 +21,9 @@ from streams.validate.panel import Seat, verdicts
 #: A judge that takes longer than this for one window counts as dead.
 _LONGEST_S = 60
 
+#: How long the process is kept for the next window: those of quiet logs are small, and come every second.
+_IDLE_S = 20.0
+
 
 class _Copy(NamedTuple):
     offset: int
@@ -26,27 +32,94 @@ class _Copy(NamedTuple):
     value: bytes | None
 
 
-async def survivors(window: Sequence[Raw], descriptors: Mapping[bytes, Descriptor]) -> list[bool]:
-    """For each record of ``window``: whether a process that judges and encodes it lives.
+class Trial:
+    """The process, for all partitions of a worker: started when there is a suspect, ended after the last.
 
-    Takes a process start, and about log2(window) forks for each record that kills. Raises :class:`Problem`
-    when the trial itself does not come to its end: that condemns no record.
+    It imports once and forks for each window, so one that hangs holds up no other. It ends with the worker,
+    which holds the other end of its socket.
     """
-    copies = [_Copy(raw.offset, raw.timestamp, raw.key, raw.value) for raw in window]
-    described = {key: descriptor.dump() for key, descriptor in descriptors.items()}
-    trial = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", __spec__.name, str(_LONGEST_S),
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        # Both ends are this program, the pipe is private: pickle carries what we made ourselves.
-        alive, _ = await trial.communicate(pickle.dumps((copies, described)))
-    finally:
-        if trial.returncode is None:
-            trial.kill()
-    if trial.returncode or len(alive) != len(copies):
-        raise Problem("a process that judges records apart ended early", where="validate")
-    return [bool(one) for one in alive]
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+        self._under_way = 0
+        self._end: asyncio.TimerHandle | None = None
+
+    async def survivors(self, window: Sequence[Raw], descriptors: Mapping[bytes, Descriptor]) -> list[bool]:
+        """For each record of ``window``: whether a process that judges and encodes it lives.
+
+        Takes about log2(window) forks for each record that kills. Raises :class:`Problem` when the trial
+        itself does not come to its end: that condemns no record.
+        """
+        copies = [_Copy(raw.offset, raw.timestamp, raw.key, raw.value) for raw in window]
+        described = {key: descriptor.dump() for key, descriptor in descriptors.items()}
+        self._under_way += 1
+        if self._end:
+            self._end.cancel()
+        try:
+            # Both ends are this program, the sockets are private: pickle carries what we made ourselves.
+            alive = await self._ask(pickle.dumps((copies, described)))
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._end = asyncio.get_running_loop().call_later(_IDLE_S, self.close)
+        if len(alive) != len(copies):
+            raise Problem("a process that judges records apart ended early", where="validate")
+        return [bool(one) for one in alive]
+
+    async def _ask(self, question: bytes) -> bytes:
+        """The answer; cut short when the process did not live to give it."""
+        ours, theirs = socket.socketpair()
+        with suppress(OSError):
+            with theirs:
+                socket.send_fds(self._started(), [b"."], [theirs.fileno()])
+            reader, writer = await asyncio.open_connection(sock=ours)
+            try:
+                writer.write(question)
+                writer.write_eof()
+                return await reader.read()
+            finally:
+                writer.close()
+        return b""
+
+    def _started(self) -> socket.socket:
+        if self._socket is None or self._process is None or self._process.poll() is not None:
+            self.close()
+            self._socket, theirs = socket.socketpair()
+            with theirs:
+                command = [sys.executable, "-m", __spec__.name, str(theirs.fileno()), str(_LONGEST_S)]
+                self._process = subprocess.Popen(
+                    command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+                )
+        return self._socket
+
+    def close(self) -> None:
+        """End the process, if it runs."""
+        if self._socket:
+            self._socket.close()
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+        self._socket = self._process = None
+
+
+def _serve(control: socket.socket, longest_s: int) -> None:
+    """Fork for each question that comes, until the worker is gone."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
+    while True:
+        message, fds, _, _ = socket.recv_fds(control, 1, 1)
+        if not message:
+            return
+        with socket.socket(fileno=fds[0]) as asked:
+            if os.fork():
+                continue
+            control.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            with suppress(OSError, EOFError, pickle.UnpicklingError):  # the worker is gone
+                with asked.makefile("rb") as question:
+                    given, described = pickle.loads(question.read())  # noqa: S301 - from our parent, see above
+                asked.sendall(_bisect(given, described, longest_s))
+            os._exit(0)
 
 
 def _bisect(window: Sequence[_Copy], descriptors: Mapping[bytes, bytes], longest_s: int) -> bytes:
@@ -86,5 +159,5 @@ def _judge(window: Sequence[_Copy], descriptors: Mapping[bytes, Descriptor]) -> 
 
 
 if __name__ == "__main__":
-    given, described = pickle.loads(sys.stdin.buffer.read())  # noqa: S301 - from our parent, see above
-    sys.stdout.buffer.write(_bisect(given, described, int(sys.argv[1])))
+    with socket.socket(fileno=int(sys.argv[1])) as given:
+        _serve(given, int(sys.argv[2]))

@@ -99,7 +99,9 @@ class Actor:
 class Log(threading.Thread):
     """A log that grows, now and then by half a line, and that is rotated meanwhile."""
 
-    def __init__(self, path: Path, form: Format, seed: int, per_s: float, behind: Callable[[Path], float]) -> None:
+    def __init__(
+        self, path: Path, form: Format, seed: int, per_s: float, behind: Callable[[Path], float]
+    ) -> None:
         super().__init__(name=path.name, daemon=True)
         self.path, self.form, self.seed = path, form, seed
         self.records, self.rotations, self.copies = 0, 0, 0

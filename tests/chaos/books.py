@@ -126,5 +126,3 @@ def some(lines: Iterator[bytes], head: bytes, form: str, share: int) -> list[str
     """Placement hashes of good records, one of ``share`` lines."""
     picked = [line for number, line in enumerate(lines) if number % share == share // 2]
     return [v.placement_hash for line in picked for v in verdicts(head + line, form) if v.placement_hash]
-
-

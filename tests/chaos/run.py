@@ -99,11 +99,17 @@ class Run:
 
     def _judge(self, kind: str, first: dict[str, float], every: dict[str, float]) -> None:
         if kind in ("validate killed", "dispatch killed", "worker killed, all three processes"):
-            late = [name for name in ("validate", "dispatch") if every.get(f"spotstream-{name}", 99) > WORKER_S]
+            late = [
+                name for name in ("validate", "dispatch") if every.get(f"spotstream-{name}", 99) > WORKER_S
+            ]
             late = [name for name in late if kind.startswith(("worker", name))]
             self.wrong += [f"late: {kind}, {name} after {every}" for name in late]
         if "broker" in kind or "coordinator" in kind or "controller" in kind:
-            self.wrong += [f"late: {kind}, first after {first}"] if first.get("spotstream-validate", 99) > BROKER_S else []
+            self.wrong += (
+                [f"late: {kind}, first after {first}"]
+                if first.get("spotstream-validate", 99) > BROKER_S
+                else []
+            )
 
     def _settle(self, world: World) -> dict[str, Any]:
         for log in world.logs:
@@ -121,9 +127,7 @@ class Run:
             if settled or time.monotonic() > deadline:
                 break
             time.sleep(2)
-        found = books.balance(
-            kept, set(self.guilty), world.booked(), audit, books.letters(world.direct)
-        )
+        found = books.balance(kept, set(self.guilty), world.booked(), audit, books.letters(world.direct))
         self.say(f"settled: lost {found.lost}, booked twice {found.doubled}")
         exits = {actor.name: actor.exits for actor in world.actors if actor.exits}
         return {
@@ -158,7 +162,9 @@ class Run:
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="make chaos ARGS=…", description=__doc__)
-    parser.add_argument("--seed", type=int, default=int(time.time()) % 100_000, help="the same one: the same faults")
+    parser.add_argument(
+        "--seed", type=int, default=int(time.time()) % 100_000, help="the same one: the same faults"
+    )
     parser.add_argument("--minutes", type=float, default=5.0, help="how long faults strike")
     parser.add_argument("--only", action="append", choices=list(KINDS), default=[], help="kinds of fault")
     parser.add_argument("--rate", type=float, default=60.0, help="records a second that each log gets")

@@ -134,7 +134,9 @@ class World:
         for name, form, profile, count, settings in FEEDS:
             feed = self.folder / name
             feed.mkdir()
-            tailer = Actor(name, self.folder, "tail", str(feed), "--profile", profile, TAIL__NAME=name, **settings)
+            tailer = Actor(
+                name, self.folder, "tail", str(feed), "--profile", profile, TAIL__NAME=name, **settings
+            )
             self.tailers.append(tailer)
             for _ in range(count):
                 number = len(self.logs)
