@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: install demo test test-quick soak lint audit-deps bench fuzz lock clean
+.PHONY: install demo test test-quick soak chaos lint audit-deps bench fuzz lock clean
 
 install: .venv/ready
 
@@ -26,6 +26,10 @@ test-quick: install
 
 soak: install
 	$(BIN)/pytest -m slow $(ARGS)
+
+# Kills, network faults and broker faults together: make chaos ARGS="--seed 7 --minutes 5". docs/reliability.md
+chaos: install
+	PYTHONPATH=tests $(BIN)/python -m chaos.run $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .

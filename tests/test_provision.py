@@ -82,7 +82,7 @@ def test_a_missing_topic_is_planned_then_created_once(
 def test_a_topic_that_a_broker_does_not_know_yet_is_still_to_be_created(
     settings: KafkaSettings, declared: Topic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a cluster one broker tells of a new topic while another, asked for its settings, has not heard of it."""
+    """In a cluster one broker tells of it, and another, asked for its settings, has not heard of it."""
     told = Admin.topics
     ahead = {declared.name: TopicMetadata()}
     monkeypatch.setattr(Admin, "topics", lambda *asked: told(*asked) | ahead)

@@ -9,12 +9,12 @@ from contextlib import suppress
 from typing import Any
 
 import psutil
+from confluent_kafka import KafkaException
+
 from chaos.actors import Actor
 from chaos.schedule import Fault
 from chaos.watch import HOPS
 from chaos.world import LINKS, World
-from confluent_kafka import KafkaException
-
 from streams.lab.service import Service
 
 #: How long a process that was fenced may take to end.

@@ -15,7 +15,6 @@ from chaos import books
 from chaos.faults import Faults
 from chaos.schedule import KINDS, Fault, rounds
 from chaos.world import FEEDS, World
-
 from streams.lab.generate import generate
 from streams.lab.up import interrupt_on_signals
 

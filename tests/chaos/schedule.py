@@ -53,7 +53,7 @@ class Fault(NamedTuple):
 
 
 def rounds(seed: int, only: Collection[str] = ()) -> Iterator[list[Fault]]:
-    """Rounds of faults without end: a fault alone, so that its recovery can be measured, or up to four together.
+    """Rounds of faults without end: one alone, whose recovery can be measured, or up to four together.
 
     Each kind (of ``only``, if it names some) comes once before any comes again.
     """

@@ -54,8 +54,8 @@ class Watch:
         return int(found[group].result(_ANSWER_S).coordinator.id)
 
     def recovery(self, since: float, timeout_s: float = 60) -> tuple[dict[str, float], dict[str, float]]:
-        """For each group, seconds from ``since`` until it has done something that came later, and until it has
-        on every partition; absent where it has not in time.
+        """For each group, seconds from ``since`` until it has done something that came later, and until it
+        has on every partition; absent where it has not in time.
         """
         marks: dict[str, Offsets] = {}
         first: dict[str, float] = {}

@@ -10,11 +10,11 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
+from cluster import Member
+
 from chaos.actors import Actor, Log, published
 from chaos.links import Links
 from chaos.watch import Watch
-from cluster import Member
-
 from streams.lab import sandbox
 from streams.lab.registry import Registry
 from streams.lab.service import free_port
