@@ -17,7 +17,7 @@ from isal import igzip
 from schemas import codec, rawkey
 from schemas.batch import source_of
 from schemas.codec import Codec
-from schemas.errors import Problem
+from schemas.errors import Problem, Unreachable
 from schemas.hashes import idempotency_key, placement_hash
 from schemas.records import KINDS, Invalid, Valid
 from streams.validate import trial
@@ -228,6 +228,20 @@ def held():
     held = Trial()
     yield held
     held.close()
+
+
+async def test_a_descriptor_is_waited_for_while_the_broker_is_away(monkeypatch):
+    """An outage is no reason to end: to start again takes longer than to go on."""
+    monkeypatch.setattr(Judges, "_AGAIN_S", 0.01)
+    silent = [Unreachable("no answer"), Unreachable("no answer")]
+
+    async def blocking(call, identity):
+        if silent:
+            raise silent.pop()
+        return call(identity)
+
+    panel = await Judges(Source([FILE]), blocking).panel([record(good(1))])
+    assert set(panel) == {FILE.id}
 
 
 KILLER = """

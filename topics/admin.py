@@ -4,11 +4,12 @@ librdkafka tells why a connection fails to a callback only; the call that waits 
 """
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import monotonic
 from typing import Any
 
 from confluent_kafka import (
+    Consumer,
     ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
@@ -104,15 +105,18 @@ def _refuses(error: KafkaError) -> bool:
     return error.code() in _REFUSED or "SSL routines" in error.str()
 
 
-class Admin(AdminClient):
-    """An admin client that knows why no broker answers."""
+class _Client:
+    """A client of librdkafka's that knows why no broker answers."""
 
-    def __init__(self, kafka: KafkaSettings) -> None:
+    list_topics: Callable[..., Any]
+    poll: Callable[..., Any]
+
+    def __init__(self, kafka: KafkaSettings, config: dict[str, Any]) -> None:
         self._kafka = kafka
         # Not a method of ours: a cycle through librdkafka keeps its threads until the collector comes by.
         self._said: deque[KafkaError] = deque(maxlen=20)
         self._last = ""
-        super().__init__(kafka.confluent() | {"error_cb": self._said.append})
+        super().__init__(config | {"error_cb": self._said.append})  # type: ignore[call-arg]
 
     def topics(self, *names: str) -> dict[str, TopicMetadata]:
         """All topics that we may see, and those of ``names`` that there are.
@@ -138,6 +142,42 @@ class Admin(AdminClient):
         if found.error.code() in _DENIED:
             raise problem(found.error, self._kafka, name)
         raise KafkaException(found.error)
+
+    def _ask(self, *topic: str) -> dict[str, TopicMetadata]:
+        give_up_at = monotonic() + self._kafka.timeout_s
+        refused, tries = None, 0
+        while True:
+            left_s = give_up_at - monotonic()
+            try:
+                found: Any = self.list_topics(*topic, timeout=max(0.0, min(_SLICE_S, left_s)))
+            except KafkaException as error:
+                refused = self._heard() or refused
+                tries += refused is not None
+                if refused and tries >= _TRIES:
+                    raise problem(refused, self._kafka) from None
+                if left_s <= _SLICE_S or error.args[0].code() not in _SILENT:
+                    raise problem(error.args[0], self._kafka, said=self._last) from None
+            else:
+                return dict(found.topics)
+
+    def _heard(self) -> KafkaError | None:
+        """A refusal, if one has come since the last time."""
+        self._said.clear()
+        self.poll(0)
+        told = [error.str() for error in self._said if error.code() != KafkaError._ALL_BROKERS_DOWN]
+        self._last = told[-1] if told else self._last
+        return next((error for error in self._said if _refuses(error)), None)
+
+
+class Admin(_Client, AdminClient):
+    """Alters, and asks for what only an admin client is told; in commands, and at the start of what runs on.
+
+    One question of an admin client that waits for a broker while that goes and comes back may end the process
+    by an assertion of librdkafka's. So what is asked again and again is asked by :class:`Asker`.
+    """
+
+    def __init__(self, kafka: KafkaSettings) -> None:
+        super().__init__(kafka, kafka.confluent())
 
     def committed(self, group: str, asked: Sequence[TopicPartition]) -> list[TopicPartition]:
         """The positions of a group, with their metadata; waits for transactions under way. Raises alike."""
@@ -168,27 +208,34 @@ class Admin(AdminClient):
             what = f"{self._kafka.principal} is not allowed to read in the group {group}"
             raise Denied(what, where=self._kafka.bootstrap_servers, remedy=_REMEDY)
 
-    def _ask(self, *topic: str) -> dict[str, TopicMetadata]:
-        give_up_at = monotonic() + self._kafka.timeout_s
-        refused, tries = None, 0
-        while True:
-            left_s = give_up_at - monotonic()
-            try:
-                found: Any = self.list_topics(*topic, timeout=max(0.0, min(_SLICE_S, left_s)))
-            except KafkaException as error:
-                refused = self._heard() or refused
-                tries += refused is not None
-                if refused and tries >= _TRIES:
-                    raise problem(refused, self._kafka) from None
-                if left_s <= _SLICE_S or error.args[0].code() not in _SILENT:
-                    raise problem(error.args[0], self._kafka, said=self._last) from None
-            else:
-                return dict(found.topics)
 
-    def _heard(self) -> KafkaError | None:
-        """A refusal, if one has come since the last time."""
-        self._said.clear()
-        self.poll(0)
-        told = [error.str() for error in self._said if error.code() != KafkaError._ALL_BROKERS_DOWN]
-        self._last = told[-1] if told else self._last
-        return next((error for error in self._said if _refuses(error)), None)
+#: For :meth:`Asker.offsets`, where others are milliseconds since 1970; the protocol's numbers.
+LATEST, EARLIEST = -1, -2
+
+
+class Asker(_Client, Consumer):
+    """Asks where logs begin and end, open transactions included, and where ``group`` stands."""
+
+    def __init__(self, kafka: KafkaSettings, group: str = READERS) -> None:
+        options = {"group_id": group, "enable_auto_commit": False, "isolation_level": "read_uncommitted"}
+        super().__init__(kafka, kafka.confluent(**options))
+
+    def offsets(self, topic: str, since: Mapping[int, int], timeout_s: float) -> dict[int, int]:
+        """By partition, the first offset that is as young as ``since``; -1 where there is none.
+
+        Raises ``KafkaException``.
+        """
+        asked = [TopicPartition(topic, partition, at) for partition, at in since.items()]
+        found = self.offsets_for_times(asked, timeout_s) if asked else []
+        for at in found:
+            if at.error:
+                raise KafkaException(at.error)
+        return {at.partition: at.offset for at in found}
+
+    def positions(self, topic: str, partitions: Iterable[int], timeout_s: float) -> dict[int, int]:
+        """What the group has committed, by partition; below 0 where it has not. Raises ``KafkaException``."""
+        found = self.committed([TopicPartition(topic, partition) for partition in partitions], timeout_s)
+        for at in found:
+            if at.error:
+                raise KafkaException(at.error)
+        return {at.partition: at.offset for at in found}

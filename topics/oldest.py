@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from math import inf
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec, ResourceType
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
+from topics.admin import LATEST, Asker
 from topics.connection import KafkaSettings
-from topics.standing import offsets
 
 
 class Oldest:
@@ -20,7 +20,7 @@ class Oldest:
 
     def __init__(self, kafka: KafkaSettings, topic: str, timeout_s: float = 3.0) -> None:
         self._topic, self._timeout_s = topic, timeout_s
-        self._admin = AdminClient(kafka.confluent())
+        self._admin, self._asker = AdminClient(kafka.confluent()), Asker(kafka)
         self._consumer = Consumer(
             # One record of each is wanted: fetch as little as can be, and not ahead.
             kafka.reading(fetch_message_max_bytes=1024, queued_min_messages=1)
@@ -28,8 +28,7 @@ class Oldest:
 
     def ends(self, partitions: list[int]) -> dict[int, int]:
         """The offsets up to which committed records go, by partition."""
-        wanted = dict.fromkeys(partitions, OffsetSpec.latest())
-        return offsets(self._admin, self._topic, wanted, self._timeout_s)
+        return self._asker.offsets(self._topic, dict.fromkeys(partitions, LATEST), self._timeout_s)
 
     def appended_ms(self, positions: Mapping[int, int]) -> dict[int, int]:
         """When the first committed record from each position on was appended, where there is one."""

@@ -14,12 +14,10 @@ from confluent_kafka import (
     Message,
     TopicPartition,
 )
-from confluent_kafka.admin import OffsetSpec
 
 from schemas.errors import Problem, Unreachable
-from topics.admin import Admin, denial
+from topics.admin import EARLIEST, LATEST, Asker, denial
 from topics.connection import KafkaSettings
-from topics.standing import offsets
 
 _CHUNK = 10_000
 #: For those who keep what becomes of a chunk: few enough to stay in the processor's cache.
@@ -54,7 +52,7 @@ def read_all(
     :class:`Problem` when there is no such topic or a transaction stays open for ``stable_s``, and
     :class:`Unreachable` when the broker is silent for ``timeout_s`` (0: for ``kafka.timeout_s``).
     """
-    ends = _offsets(kafka, topic, OffsetSpec.latest())
+    ends = _offsets(kafka, topic, LATEST)
     # Offset 0, and a reset where retention has taken it: to ask for the beginning takes half a second longer.
     begin = [TopicPartition(topic, partition, 0) for partition, end in ends.items() if end]
     with _consumer(kafka) as consumer:
@@ -65,7 +63,7 @@ def read_since(
     kafka: KafkaSettings, topic: str, since: datetime | None
 ) -> Generator[list[Message], None, None]:
     """As :func:`read_all`, in chunks, and only what was written at ``since`` or later (None: everything)."""
-    ends = _offsets(kafka, topic, OffsetSpec.latest())
+    ends = _offsets(kafka, topic, LATEST)
     starts = _starts(kafka, topic, since)
     begin = [
         TopicPartition(topic, partition, starts[partition])
@@ -111,7 +109,7 @@ def follow_all(
 
 
 def _begins(kafka: KafkaSettings, topic: str, since: datetime | None) -> list[TopicPartition]:
-    ends = _offsets(kafka, topic, OffsetSpec.latest())
+    ends = _offsets(kafka, topic, LATEST)
     starts = _starts(kafka, topic, since)
     # -1: nothing is as young as that yet.
     return [TopicPartition(topic, at, ends[at] if starts.get(at, -1) < 0 else starts[at]) for at in ends]
@@ -129,9 +127,9 @@ def read_between(
 def _starts(kafka: KafkaSettings, topic: str, since: datetime | None) -> dict[int, int]:
     """By partition, where the records begin that were written then or later; -1 where there are none."""
     if since is None:
-        return _offsets(kafka, topic, OffsetSpec.earliest())
+        return _offsets(kafka, topic, EARLIEST)
     # Before 1970 the protocol's numbers have other meanings.
-    return _offsets(kafka, topic, OffsetSpec.for_timestamp(max(0, int(since.timestamp() * 1000))))
+    return _offsets(kafka, topic, max(0, int(since.timestamp() * 1000)))
 
 
 def _take_up_new(consumer: Consumer, topic: str) -> None:
@@ -168,13 +166,13 @@ class Compacted:
     """The latest value of every key of a topic, kept: each :meth:`refresh` reads only what is new."""
 
     def __init__(self, kafka: KafkaSettings, topic: str) -> None:
-        self._kafka, self._topic, self._admin = kafka, topic, Admin(kafka)
+        self._kafka, self._topic, self._asker = kafka, topic, Asker(kafka)
         self._latest: dict[bytes, bytes] = {}
         self._ends: dict[int, int] = {}
 
     def refresh(self) -> dict[bytes, bytes]:
         """As :func:`read_compacted`, keys in the order of their first messages. Raises what that does."""
-        ends = _offsets(self._kafka, self._topic, OffsetSpec.latest(), self._admin)
+        ends = _offsets(self._kafka, self._topic, LATEST, self._asker)
         begin = [
             TopicPartition(self._topic, partition, self._ends.get(partition, 0))
             for partition, end in ends.items()
@@ -197,7 +195,7 @@ def read_records(
 ) -> dict[int, Message]:
     """The messages at ``offsets`` of one partition; offsets that hold none (any more) are left out."""
     low = beginnings(kafka, topic)
-    end = _offsets(kafka, topic, OffsetSpec.latest())
+    end = _offsets(kafka, topic, LATEST)
     wanted = sorted({at for at in offsets if low.get(partition, 0) <= at < end.get(partition, 0)})
     found: dict[int, Message] = {}
     with _consumer(kafka) as consumer:
@@ -213,7 +211,7 @@ def read_records(
 
 def beginnings(kafka: KafkaSettings, topic: str) -> dict[int, int]:
     """The first offset that each partition still holds; above 0 once retention has deleted something."""
-    return _offsets(kafka, topic, OffsetSpec.earliest())
+    return _offsets(kafka, topic, EARLIEST)
 
 
 def _stretches(offsets: list[int]) -> Iterator[list[int]]:
@@ -239,16 +237,14 @@ def _consumer(kafka: KafkaSettings, others: Mapping[str, Any] | None = None) -> 
         consumer.close()
 
 
-def _offsets(
-    kafka: KafkaSettings, topic: str, which: OffsetSpec, admin: Admin | None = None
-) -> dict[int, int]:
+def _offsets(kafka: KafkaSettings, topic: str, which: int, asker: Asker | None = None) -> dict[int, int]:
     """By partition, an offset as uncommitted reading shows it: open transactions hide nothing."""
-    admin = Admin(kafka) if admin is None else admin  # one that has nothing to send is false
+    asker = asker or Asker(kafka)
     deadline = time.monotonic() + kafka.timeout_s
     while True:
         try:
-            wanted = dict.fromkeys(admin.topic(topic).partitions, which)
-            return offsets(admin, topic, wanted, kafka.timeout_s)
+            wanted = dict.fromkeys(asker.topic(topic).partitions, which)
+            return asker.offsets(topic, wanted, kafka.timeout_s)
         except KafkaException as error:
             # A partition that was just created or is changing its leader has an answer in a moment.
             if error.args[0].code() not in _LEADERLESS or time.monotonic() > deadline:

@@ -6,14 +6,12 @@ from datetime import datetime
 from typing import NamedTuple
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import OffsetSpec
 
 from schemas.batch import Source
 from schemas.errors import UsageError
-from topics.admin import Admin, problem
+from topics.admin import Asker, problem
 from topics.catalogue import RAW
 from topics.connection import KafkaSettings
-from topics.standing import offsets
 
 _SPAN = re.compile(r"(\d{1,9}):(\d{1,19})(-(\d{1,19})?)?")
 _END = 2**63 - 1
@@ -56,11 +54,10 @@ class Spans(NamedTuple):
 
 def _at(kafka: KafkaSettings, moment: datetime) -> dict[int, int]:
     """By partition, the offset of the first record that was published then or later."""
-    admin = Admin(kafka)
-    spec = OffsetSpec.for_timestamp(int(moment.timestamp() * 1000))
+    asker, since = Asker(kafka), int(moment.timestamp() * 1000)
     try:
-        wanted = dict.fromkeys(admin.topic(RAW.name).partitions, spec)
-        found = offsets(admin, RAW.name, wanted, kafka.timeout_s)
+        wanted = dict.fromkeys(asker.topic(RAW.name).partitions, since)
+        found = asker.offsets(RAW.name, wanted, kafka.timeout_s)
     except KafkaException as error:
         raise problem(error.args[0], kafka, RAW.name) from None
     return {partition: offset if offset >= 0 else _END for partition, offset in found.items()}

@@ -6,14 +6,14 @@ from collections.abc import Collection, Mapping
 from contextlib import closing
 
 from confluent_kafka import Message
-from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from schemas import airing
 from streams.dispatch.message import REPLAY
+from topics.admin import Asker
 from topics.catalogue import BATCHES
 from topics.connection import KafkaSettings
 from topics.reader import read_between
-from topics.standing import Place, offsets
+from topics.standing import Place
 
 #: What is younger is about to be booked. So nothing is read while Avstar keeps up.
 _GRACE_S = 30.0
@@ -24,8 +24,8 @@ _STABLE_S = 1.0
 class Backlog:
     """Reads each batch that waits for longer than half a minute, once. Its calls block; one at a time."""
 
-    def __init__(self, kafka: KafkaSettings, admin: AdminClient, timeout_s: float) -> None:
-        self._kafka, self._admin, self._timeout_s = kafka, admin, timeout_s
+    def __init__(self, kafka: KafkaSettings, asker: Asker, timeout_s: float) -> None:
+        self._kafka, self._asker, self._timeout_s = kafka, asker, timeout_s
         self._airs: dict[int, dict[int, Counter[str]]] = {}
         self._read: dict[int, int] = {}
 
@@ -52,8 +52,8 @@ class Backlog:
         """By partition, the first offset that is too young to count."""
         if not places:
             return {}
-        since = OffsetSpec.for_timestamp(int((time.time() - _GRACE_S) * 1000))
-        found = offsets(self._admin, BATCHES.name, dict.fromkeys(places, since), self._timeout_s)
+        since = int((time.time() - _GRACE_S) * 1000)
+        found = self._asker.offsets(BATCHES.name, dict.fromkeys(places, since), self._timeout_s)
         return {at: places[at].end if offset < 0 else offset for at, offset in found.items()}
 
     def _take(self, message: Message) -> None:

@@ -14,7 +14,6 @@ from threading import Event, Thread
 from typing import Any
 
 from confluent_kafka import KafkaException, Message
-from confluent_kafka.admin import AdminClient
 
 from schemas import airing
 from schemas.errors import Problem
@@ -27,6 +26,7 @@ from streams.status.letters import Letters
 from streams.status.role import OwnRole
 from streams.status.trend import OFFSETS_A_BATCH, Sample, Trend, caught_up_in_s
 from streams.status.waiting import Waiting
+from topics.admin import Asker
 from topics.catalogue import BATCHES, CHECKPOINTS, DISPATCHING, DLQ, FILES, RAW, RECEIPTS, VALIDATING
 from topics.reader import follow_all
 from topics.standing import Place, standing
@@ -59,8 +59,8 @@ class Lookout:
         self._error = ""
         self._trend = Trend()
         kafka = settings.kafka
-        self._admin = AdminClient(kafka.confluent())
-        self._backlog = Backlog(kafka, self._admin, _TIMEOUT_S)
+        self._validating, self._dispatching = Asker(kafka, VALIDATING), Asker(kafka, DISPATCHING)
+        self._backlog = Backlog(kafka, self._dispatching, _TIMEOUT_S)
         # A transaction ends with a marker: one closes the log, one follows each batch.
         self._raw = Waiting(kafka, RAW, _TIMEOUT_S, lambda behind: behind - 1)
         self._batches = Waiting(kafka, BATCHES, _TIMEOUT_S, lambda behind: behind // OFFSETS_A_BATCH)
@@ -144,8 +144,8 @@ class Lookout:
     def _look(self) -> bool:
         """Whether the broker answered; else the view stays as it is, and says so."""
         try:
-            raw = standing(self._admin, VALIDATING, RAW.name, _TIMEOUT_S)
-            batches = standing(self._admin, DISPATCHING, BATCHES.name, _TIMEOUT_S)
+            raw = standing(self._validating, RAW.name, _TIMEOUT_S)
+            batches = standing(self._dispatching, BATCHES.name, _TIMEOUT_S)
             if self.watched:
                 self._raw.look(raw)
                 self._batches.look(batches)

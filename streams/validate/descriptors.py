@@ -7,7 +7,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from schemas.descriptor import Descriptor
 from schemas.errors import Unreachable
-from topics.admin import denial
+from topics.admin import problem
 from topics.catalogue import FILES
 from topics.connection import READERS, KafkaSettings
 from topics.reader import read_compacted
@@ -69,9 +69,7 @@ class Descriptors:
             elif error.code() == KafkaError._PARTITION_EOF:
                 return
             else:
-                raise denial(error, self._kafka, FILES.name) or Unreachable(
-                    f"{FILES.name}: {error.str()}", where=self._kafka.bootstrap_servers
-                )
+                raise problem(error, self._kafka, FILES.name)
 
     def _add(self, key: bytes, value: bytes) -> None:
         try:

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from schemas.batch import Upload
 from schemas.codec import Codec
+from schemas.descriptor import Descriptor
+from schemas.errors import Unreachable
 from schemas.records import Kind, Verdict
 from streams import log, metrics, traces
 from streams.settings import BatchSettings, DlqSettings
@@ -31,6 +33,7 @@ class Judges:
     """Keeps the files' judges, because each remembers the forms that it has normalized; and the trial."""
 
     _MOST = 1000
+    _AGAIN_S = 1.0
 
     def __init__(self, descriptors: Descriptors, blocking: Callable[..., Awaitable[Any]]) -> None:
         self._source, self._blocking = descriptors, blocking
@@ -38,12 +41,12 @@ class Judges:
         self.trial = Trial()
 
     async def panel(self, window: Sequence[Raw]) -> Panel:
-        """The judges of all files in the window. Raises :class:`schemas.errors.Unreachable`."""
+        """The judges of all files in the window; waits for a broker that is away."""
         found: dict[bytes, Seat] = {}
         for file in set(map(identity, window)) - {b""}:
             seat = self._seats.get(file)
             if seat is None:
-                descriptor = await self._blocking(self._source.get, file)
+                descriptor = await self._descriptor(file)
                 if descriptor is None:
                     continue
                 seat = Seat.of(descriptor)
@@ -52,6 +55,14 @@ class Judges:
                 self._seats[file] = seat
             found[file] = seat
         return found
+
+    async def _descriptor(self, file: bytes) -> Descriptor | None:
+        while True:
+            try:
+                return cast("Descriptor | None", await self._blocking(self._source.get, file))
+            except Unreachable as silence:
+                logger.warning("waiting for Kafka", why=str(silence))
+                await asyncio.sleep(self._AGAIN_S)
 
 
 class ValidateLane:
