@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import orjson
 import psutil
 from confluent_kafka import Consumer, KafkaError, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer
 from oracle import Verdict, frame, verdicts
@@ -25,6 +24,7 @@ from schemas.batch import source_of
 from schemas.letter import DeadLetter, Receipt
 from streams.lab.generate import Truth, generate, write
 from streams.lab.up import Lab
+from topics.admin import LATEST, Asker
 from topics.catalogue import BATCHES, DLQ, RAW, RECEIPTS, VALIDATED
 from topics.connection import KafkaSettings
 from topics.reader import read_all
@@ -176,12 +176,8 @@ class Flow:
             consumer.close()
 
     def _ends(self, topic: str) -> dict[int, int]:
-        admin = AdminClient(self.kafka.confluent())
-        metadata = admin.list_topics(topic, timeout=15).topics[topic]
-        asked = admin.list_offsets(
-            {TopicPartition(topic, p): OffsetSpec.latest() for p in metadata.partitions}
-        )
-        return {partition.partition: found.result(15).offset for partition, found in asked.items()}
+        asker = Asker(self.kafka)
+        return asker.offsets(topic, dict.fromkeys(asker.topic(topic).partitions, LATEST), 15)
 
     def audit(self, log: Log | None = None) -> tuple[int, dict[str, Any]]:
         """Exit status and the JSON object, of one log or of everything."""
