@@ -435,6 +435,26 @@ async def test_a_missing_chunk_is_an_error(broker, make_topic, unique):
     await ownership.close()
 
 
+async def test_a_commit_waits_for_a_broker_that_is_away(kafka, unique):
+    """For longer than a transaction may take: none is begun before the group's coordinator answers."""
+    settings = KafkaSettings(bootstrap_servers=kafka.bootstrap)
+    ownership = Ownership(
+        settings, unique, lane=lambda _: None, transaction_timeout_s=1, session_timeout_s=6, drain_s=1
+    )
+    await ownership.assign([TopicPartition("avion.raw", 0)], -1, "")
+    (owned,) = ownership.owned
+    await owned.commit(lambda _: None, 5)
+    await asyncio.to_thread(kafka.stop)
+    committing = asyncio.create_task(owned.commit(lambda _: None, 10))
+    _, waiting = await asyncio.wait([committing], timeout=8)
+    assert waiting
+    await asyncio.to_thread(kafka.start)
+    await asyncio.wait_for(committing, 60)
+    assert committed(kafka.bootstrap, unique, "avion.raw") == 10
+    ownership._lanes.clear()
+    await ownership.close()
+
+
 async def test_records_deleted_before_they_were_read_are_an_error(broker, make_topic, unique):
     """Retention that passes a group's position must stop it, not let it jump."""
     topic = make_topic("source")

@@ -7,18 +7,19 @@ transaction carries the group generation, so the broker itself refuses one that 
 """
 
 import asyncio
+import logging
 import struct
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 from aiokafka.structs import ConsumerRecord, TopicPartition
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka import TopicPartition as Offset
 
 from schemas.errors import Problem, Unreachable
-from topics.admin import denial
+from topics.admin import Asker, denial
 from topics.connection import KafkaSettings
 from topics.transaction import AbandonedError, OwnershipLostError, TransactionalProducer
 
@@ -42,6 +43,19 @@ _NO_COORDINATOR_YET = frozenset(
         KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     }
 )
+_AWAY = _NO_COORDINATOR_YET | {
+    KafkaError._TIMED_OUT,
+    KafkaError._TRANSPORT,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._WAIT_COORD,
+}
+#: How long the coordinator may take to answer before it is asked again.
+_ASK_S = 1.0
+
+#: How often it is looked whether a commit hangs; and how many may, each with a thread of the pool.
+_LOOK_S, _MOST_HUNG = 0.5, 16
+
+logger = logging.getLogger(__name__)
 
 
 class Chunk(NamedTuple):
@@ -91,12 +105,13 @@ class Owned:
         :class:`OwnershipLostError` when another owner or generation has taken over, :class:`Unreachable`,
         ``KafkaException``.
         """
+        await self._owner.await_coordinator(self)
         offset = Offset(self.partition.topic, self.partition.partition, position, metadata=note)
         patience_s = self._owner.transaction_timeout_s + _GRACE_S
         try:
             # librdkafka's calls can outlast their timeouts (docs/decisions.md); the broker has aborted then.
             async with asyncio.timeout(patience_s):
-                await self._owner.blocking(self._producer.commit, produce, [offset], self._group)
+                await self._commit(produce, [offset])
         except (OwnershipLostError, AbandonedError):
             self._owner.report_lost(self)
             raise OwnershipLostError(f"{self.partition.topic}-{self.partition.partition}") from None
@@ -104,6 +119,23 @@ class Owned:
             what = f"a transaction has not ended within {patience_s:g} s"
             raise Unreachable(what, where=self._owner.kafka.bootstrap_servers) from None
         self.position, self.note = position, note
+
+    async def _commit(self, produce: Callable[[Producer], None], offsets: list[Offset]) -> None:
+        """The same by another producer where the call hangs: nothing of the one before will be committed."""
+        while True:
+            call = self._owner.blocking(self._producer.commit, produce, offsets, self._group)
+            committing = asyncio.ensure_future(call)
+            try:
+                while not committing.done():
+                    await asyncio.wait([committing], timeout=_LOOK_S)
+                    if self._producer.give_up_if_hung():
+                        break
+                else:
+                    committing.result()
+                    return
+            finally:
+                committing.cancel()
+            self._producer = await self._owner.replace(self)
 
     def pause(self) -> None:
         """Fetch no more for now; what was fetched already still arrives."""
@@ -174,6 +206,8 @@ class Ownership:
         self._positions = Consumer(
             kafka.confluent(group_id=group, enable_auto_commit=False, isolation_level="read_committed")
         )
+        self._asker = Asker(kafka, group)
+        self._hung = 0
         self._watches: set[asyncio.Task[None]] = set()
 
     @property
@@ -188,6 +222,34 @@ class Ownership:
         except (KafkaException, RuntimeError):  # the latter: closed
             return False
         return True
+
+    async def await_coordinator(self, owned: Owned) -> None:
+        """Return once the group's coordinator answers, however long it is away: a transaction that is begun
+        before may never end (docs/decisions.md). Raises :class:`OwnershipLostError` when ``owned`` is.
+        """
+        topic, partition = owned.partition
+        while not owned.lost:
+            try:
+                await self.blocking(self._asker.positions, topic, [partition], _ASK_S)
+            except KafkaException as exception:
+                if exception.args[0].code() not in _AWAY:
+                    return  # the commit will say what is wrong
+                await asyncio.sleep(0.1)
+            else:
+                return
+        raise OwnershipLostError(f"{topic}-{partition}")
+
+    async def replace(self, owned: Owned) -> TransactionalProducer:
+        """Another producer instead of one that hangs, whose thread is lost until this process ends.
+
+        Raises :class:`Unreachable` when that has come too often, and as :meth:`assign`.
+        """
+        self._hung += 1
+        logger.warning("a transaction hangs: begun anew by another producer: %s", owned.partition)
+        if self._hung > _MOST_HUNG:
+            raise Unreachable(f"{_MOST_HUNG} transactions hung", where=self.kafka.bootstrap_servers)
+        await self.await_coordinator(owned)
+        return cast("TransactionalProducer", await self.blocking(self._fence, owned.partition))
 
     async def blocking(self, call: Callable[..., Any], *args: Any) -> Any:
         """Run a blocking Kafka call in a thread of its own."""

@@ -5,6 +5,8 @@ Calls block and are made from one thread at a time; the librdkafka underneath se
 
 import threading
 from collections.abc import Callable, Sequence
+from math import inf
+from time import monotonic
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
@@ -32,6 +34,9 @@ QUEUE = 1_000_000
 #: How long one call blocks before it looks whether it was abandoned.
 _SLICE_S = 1.0
 
+#: After so long a call that has a slice's time will never return.
+_HUNG_S = 3.0
+
 
 class OwnershipLostError(Exception):
     """Another owner has taken over; whatever was in the transaction is aborted and is not ours to repeat."""
@@ -51,6 +56,8 @@ class TransactionalProducer:
         self.transactional_id = transactional_id
         self._kafka = kafka
         self._abandoned = threading.Event()
+        self._lock = threading.Lock()
+        self._sending_since = inf
         self._producer = Producer(
             kafka.confluent(
                 transactional_id=transactional_id,
@@ -103,15 +110,37 @@ class TransactionalProducer:
                 self._producer.begin_transaction()
                 produce(self._producer)
                 if offsets:
-                    self._patiently(
-                        lambda: self._producer.send_offsets_to_transaction(list(offsets), group, _SLICE_S)
-                    )
+                    self._send_offsets(list(offsets), group)
                 self._patiently(lambda: self._producer.commit_transaction(_SLICE_S))
             except KafkaException as exception:
                 self._raise_if_denied(exception.args[0], produce)
                 self._abort_or_raise(exception)
             else:
                 return
+
+    def _send_offsets(self, offsets: list[TopicPartition], group: bytes) -> None:
+        def send() -> None:
+            self._sending_since = monotonic()
+            try:
+                self._producer.send_offsets_to_transaction(offsets, group, _SLICE_S)
+            finally:
+                with self._lock:
+                    self._sending_since = inf
+
+        self._patiently(send)
+        if self._abandoned.is_set():  # whoever found it to hang may have done all of it anew
+            raise AbandonedError(self.transactional_id)
+
+    def give_up_if_hung(self) -> bool:
+        """Whether sending offsets hangs, as it may while their coordinator is away (docs/decisions.md).
+
+        This transaction is abandoned then, and certain never to be committed. Thread-safe.
+        """
+        with self._lock:
+            hung = monotonic() - self._sending_since > _HUNG_S
+            if hung:
+                self._abandoned.set()
+        return hung
 
     def _patiently(self, call: Callable[[], None]) -> None:
         while True:
