@@ -6,21 +6,23 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaClient, AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
-from confluent_kafka import OFFSET_INVALID, Consumer, KafkaException, Producer
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka import TopicPartition as Offset
 from confluent_kafka.admin import AdminClient
 from copier import CopyLane, make_app
 
 from schemas.errors import Problem
+from topics import transaction
 from topics.connection import KafkaSettings
 from topics.ownership import Chunk, Ownership, group_metadata
-from topics.transaction import OwnershipLostError, TransactionalProducer, send_all
+from topics.transaction import AbandonedError, OwnershipLostError, TransactionalProducer, send_all
 
 pytestmark = pytest.mark.broker
 COPIER = Path(__file__).with_name("copier.py")
@@ -435,6 +437,38 @@ async def test_a_missing_chunk_is_an_error(broker, make_topic, unique):
     await ownership.close()
 
 
+async def test_a_partition_is_taken_over_while_it_changes_its_leader(broker, make_topic, unique):
+    """Where the log begins is asked again: of a cluster's brokers one may not lead any more, or not yet."""
+    topic = make_topic("source")
+    refused = [KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError._DESTROY_BROKER]
+
+    class Changing:
+        def __init__(self, positions):
+            self._positions = positions
+
+        def __getattr__(self, name):
+            return getattr(self._positions, name)
+
+        def get_watermark_offsets(self, *asked):
+            if refused:
+                raise KafkaException(KafkaError(refused.pop()))
+            return self._positions.get_watermark_offsets(*asked)
+
+    ownership = Ownership(
+        KafkaSettings(bootstrap_servers=broker.bootstrap),
+        unique,
+        lane=lambda _: None,
+        transaction_timeout_s=15,
+        session_timeout_s=6,
+        drain_s=1,
+    )
+    ownership._positions = Changing(ownership._positions)
+    partition = TopicPartition(topic, 0)
+    assert await ownership.assign([partition], -1, "") == {partition: 0}
+    ownership._lanes.clear()
+    await ownership.close()
+
+
 async def test_a_commit_waits_for_a_broker_that_is_away(kafka, unique):
     """For longer than a transaction may take: none is begun before the group's coordinator answers."""
     settings = KafkaSettings(bootstrap_servers=kafka.bootstrap)
@@ -453,6 +487,43 @@ async def test_a_commit_waits_for_a_broker_that_is_away(kafka, unique):
     assert committed(kafka.bootstrap, unique, "avion.raw") == 10
     ownership._lanes.clear()
     await ownership.close()
+
+
+class Slow:
+    """A librdkafka producer whose ``send_offsets_to_transaction`` returns when it is told to."""
+
+    def __init__(self):
+        self.may_return, self.commits = threading.Event(), 0
+
+    def begin_transaction(self):
+        pass
+
+    def send_offsets_to_transaction(self, *_):
+        self.may_return.wait(20)
+
+    def commit_transaction(self, *_):
+        self.commits += 1
+
+
+async def test_a_transaction_that_was_given_up_is_never_committed(broker, unique, monkeypatch):
+    """Its call may return after all, when another producer does the same again."""
+    monkeypatch.setattr(transaction, "_HUNG_S", 0.2)
+    producer = TransactionalProducer(KafkaSettings(bootstrap_servers=broker.bootstrap), unique, timeout_s=15)
+    slow = producer._producer = Slow()
+    committing = asyncio.create_task(
+        asyncio.to_thread(producer.commit, lambda _: None, [Offset("any", 0, 1)], b"")
+    )
+    await until(producer.give_up_if_hung)
+    slow.may_return.set()
+    with pytest.raises(AbandonedError):
+        await committing
+    assert not slow.commits
+    other = TransactionalProducer(KafkaSettings(bootstrap_servers=broker.bootstrap), unique, timeout_s=15)
+    slow = other._producer = Slow()
+    slow.may_return.set()
+    other.commit(lambda _: None, [Offset("any", 0, 1)], b"")
+    assert slow.commits
+    assert not other.give_up_if_hung()
 
 
 async def test_records_deleted_before_they_were_read_are_an_error(broker, make_topic, unique):

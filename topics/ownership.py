@@ -43,6 +43,16 @@ _NO_COORDINATOR_YET = frozenset(
         KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     }
 )
+#: And while a partition changes its leader: a moment later there is an answer.
+_NO_LEADER_YET = frozenset(
+    {
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError._DESTROY_BROKER,
+    }
+)
 _AWAY = _NO_COORDINATOR_YET | {
     KafkaError._TIMED_OUT,
     KafkaError._TRANSPORT,
@@ -300,26 +310,25 @@ class Ownership:
     def _read_positions(self, wanted: list[TopicPartition]) -> list[tuple[int, str]]:
         # librdkafka asks with require_stable, so this waits for a transaction that is still being ended.
         asked = [Offset(tp.topic, tp.partition) for tp in wanted]
-        return [self._position(offset) for offset in self._committed(asked)]
+        return [self._position(offset) for offset in self._answer(self._positions.committed, asked)]
 
-    def _committed(self, asked: list[Offset]) -> list[Offset]:
-        """Ask again while a broker that has just started is still finding out who coordinates the group."""
+    def _answer(self, question: Callable[..., Any], *about: Any) -> Any:
+        """Ask again while brokers that have just started, or gone, find out who coordinates and leads."""
         give_up_at = time.monotonic() + self.kafka.timeout_s
         while True:
             try:
-                found: list[Offset] = self._positions.committed(asked, self.kafka.timeout_s)
+                return question(*about, self.kafka.timeout_s)
             except KafkaException as exception:
-                if exception.args[0].code() not in _NO_COORDINATOR_YET or time.monotonic() > give_up_at:
+                passing = exception.args[0].code() in _NO_COORDINATOR_YET | _NO_LEADER_YET
+                if not passing or time.monotonic() > give_up_at:
                     raise
                 time.sleep(0.1)
-            else:
-                return found
 
     def _partitions_of(self, topic: str) -> int:
         return len(self._positions.list_topics(topic, self.kafka.timeout_s).topics[topic].partitions)
 
     def _position(self, committed: Offset) -> tuple[int, str]:
-        low, _ = self._positions.get_watermark_offsets(committed, self.kafka.timeout_s)
+        low, _ = self._answer(self._positions.get_watermark_offsets, committed)
         if committed.offset == OFFSET_INVALID:
             return low, ""
         # One offset is a marker: the position stands before that of the transaction that was read last, and

@@ -34,12 +34,13 @@ def _summary(runs: list[dict[str, Any]]) -> str:
     def total(name: str) -> int:
         return sum(run[name] for run in runs)
 
-    minutes, faults = total("minutes"), sum(len(run["faults"]) for run in runs)
-    seeds = ", ".join(f"{run['seed']} ({run['minutes']:g} min)" for run in runs)
+    faults = sum(len(run["faults"]) for run in runs)
+    seeds = ", ".join(f"{run['seed']} ({run['minutes']:g})" for run in runs)
     return (
-        f"{len(runs)} runs of {minutes:g} minutes in all, {faults} faults, {total('records'):,} records in files "
-        f"that were rotated {total('rotations')} times by rename and {total('copies')} times by copytruncate: "
-        f"**lost {total('lost')}, booked twice {total('doubled')}**. Seeds: {seeds}.\n"
+        f"{len(runs)} runs, faults striking for {total('minutes'):g} minutes in all; {faults} faults; "
+        f"{total('records'):,} records in files that were rotated {total('rotations')} times by rename and "
+        f"{total('copies')} times by copytruncate: **lost {total('lost')}, booked twice {total('doubled')}**.\n"
+        f"Seeds, and minutes of each: {seeds}.\n"
     )
 
 
