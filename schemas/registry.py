@@ -86,8 +86,18 @@ class Registry:
         self._check(subject, schema)
         written = Schema(json.dumps(schema), "AVRO")
         found = self._ask(subject, lambda: self._client.register_schema(subject, written))
-        self._ask(subject, lambda: self._client.set_compatibility(subject, "FULL_TRANSITIVE"))
+        self._ask(subject, lambda: self._keep_compatible(subject))
         return int(found)
+
+    def _keep_compatible(self, subject: str) -> None:
+        from confluent_kafka.schema_registry import SchemaRegistryError  # noqa: PLC0415
+
+        try:
+            self._client.set_compatibility(subject, "FULL_TRANSITIVE")
+        except SchemaRegistryError as error:
+            if error.http_status_code != HTTPStatus.CONFLICT:
+                raise
+            self._client.set_compatibility(subject, "FULL_TRANSITIVE")  # two workers started at once
 
     def _check(self, subject: str, schema: dict[str, Any]) -> None:
         """Compare ``schema`` with all of the subject; the registry would do so only if it did not know it."""

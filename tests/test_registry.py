@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -40,6 +41,22 @@ def test_schemas_register_once_and_come_back_by_id(url: str) -> None:
     for kind, number in ids.items():
         assert Registry(RegistrySettings(url=url)).schema(number) == schema(kind)
         assert schema_id(Codec(kind, number)._frame) == number
+
+
+@pytest.mark.broker
+def test_workers_that_start_at_once_register_the_same(url: str) -> None:
+    """Of those that make a new subject's rule at the same moment Apicurio refuses all but one."""
+    with ThreadPoolExecutor(4) as pool:
+        for number in range(10):
+            topic, together = f"at-once-{number}", threading.Barrier(4)
+
+            def register(topic: str = topic, together: threading.Barrier = together) -> int:
+                registry = Registry(RegistrySettings(url=url))
+                together.wait()
+                return registry.register(topic, schema("spot"))
+
+            found = [pool.submit(register) for _ in range(4)]
+            assert len({one.result() for one in found}) == 1
 
 
 @pytest.mark.broker

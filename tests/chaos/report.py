@@ -38,8 +38,9 @@ def _summary(runs: list[dict[str, Any]]) -> str:
     seeds = ", ".join(f"{run['seed']} ({run['minutes']:g})" for run in runs)
     return (
         f"{len(runs)} runs, faults striking for {total('minutes'):g} minutes in all; {faults} faults; "
-        f"{total('records'):,} records in files that were rotated {total('rotations')} times by rename and "
-        f"{total('copies')} times by copytruncate: **lost {total('lost')}, booked twice {total('doubled')}**.\n"
+        f"{total('records'):,} records in files that were rotated {total('rotations')} times by rename, "
+        f"{total('copies')} times by copytruncate: **lost {total('lost')}, booked twice "
+        f"{total('doubled')}**.\n"
         f"Seeds, and minutes of each: {seeds}.\n"
     )
 
