@@ -1,8 +1,8 @@
 """Writes the tables of docs/reliability.md from runs' results: ``python -m chaos.report FILE…``."""
 
+import argparse
 import json
 import re
-import sys
 from collections import defaultdict
 from pathlib import Path
 from statistics import median
@@ -14,23 +14,37 @@ _DOC = Path(__file__).parents[2] / "docs" / "reliability.md"
 _TABLES = re.compile(r"(?<=<!-- runs -->\n).*(?=<!-- end of runs -->)", re.DOTALL)
 
 
-def tables(runs: list[dict[str, Any]]) -> str:
-    """What all runs came to, and each fault's row."""
+Runs = list[dict[str, Any]]
+
+
+def tables(earlier: Runs, runs: Runs) -> str:
+    """What all runs came to, each fault's row, and what was late; times are of ``runs`` alone."""
     struck: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for run in runs:
+    for run in [*earlier, *runs]:
         for fault in run["faults"]:
-            struck[fault["kind"]].append(fault)
+            struck[fault["kind"]].append(fault | {"timed": fault["alone"] and run in runs})
     rows = [_row(kind, struck[kind]) for kind in KINDS if struck[kind]]
-    return f"{_summary(runs)}\n{_HEAD}" + "".join(rows) + "\n"
+    late = [f"- seed {run['seed']}: {line}\n" for run in runs for line in run["wrong"] if "late" in line]
+    parts = (_summary([*earlier, *runs]), _HEAD + "".join(rows), _timed(runs), "".join(late))
+    return "\n".join(part for part in parts if part)
+
+
+def _timed(runs: Runs) -> str:
+    seeds = ", ".join(str(run["seed"]) for run in runs)
+    loads = [run["load"] for run in runs if "load" in run]
+    return (
+        f"Times are of seeds {seeds}, at a load of {min(loads):g} to {max(loads):g}, two cores. Later than 15 s "
+        "after a worker's kill, or with the first record later than 5 s after a broker's return, were:\n"
+    )
 
 
 _HEAD = """\
-| fault | times | of these alone | first record after: median, worst | every partition after: median, worst |
+| fault | times | alone and timed | first record after: median, worst | every partition after: median, worst |
 |---|---|---|---|---|
 """
 
 
-def _summary(runs: list[dict[str, Any]]) -> str:
+def _summary(runs: Runs) -> str:
     def total(name: str) -> int:
         return sum(run[name] for run in runs)
 
@@ -46,9 +60,9 @@ def _summary(runs: list[dict[str, Any]]) -> str:
 
 
 def _row(kind: str, faults: list[dict[str, Any]]) -> str:
-    alone = [fault for fault in faults if fault["alone"]]
-    times = [_times([_latest(fault[name]) for fault in alone]) for name in ("first", "every")]
-    return f"| {kind} | {len(faults)} | {len(alone)} | {times[0]} | {times[1]} |\n"
+    timed = [fault for fault in faults if fault["timed"]]
+    times = [_times([_latest(fault[name]) for fault in timed]) for name in ("first", "every")]
+    return f"| {kind} | {len(faults)} | {len(timed)} | {times[0]} | {times[1]} |\n"
 
 
 def _latest(by_group: dict[str, float]) -> float:
@@ -62,8 +76,16 @@ def _times(seconds: list[float]) -> str:
 
 def main() -> None:
     """Read the runs' results and renew the tables in the document."""
-    runs = [json.loads(Path(name).read_text()) for name in sys.argv[1:]]
-    _DOC.write_text(_TABLES.sub(lambda _: tables(runs), _DOC.read_text()))
+    parser = argparse.ArgumentParser(prog="python -m chaos.report", description=__doc__)
+    parser.add_argument("files", nargs="+", type=Path, help="results of runs")
+    parser.add_argument(
+        "--earlier", nargs="*", type=Path, default=[], help="of runs whose times do not count"
+    )
+    given = parser.parse_args()
+    earlier, runs = (
+        [json.loads(file.read_text()) for file in files] for files in (given.earlier, given.files)
+    )
+    _DOC.write_text(_TABLES.sub(lambda _: tables(earlier, runs), _DOC.read_text()))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -142,6 +143,7 @@ class Run:
             "wrong": self.wrong + found.disagreements,
             "exits": exits,
             "tracebacks": world.tracebacks(),
+            "load": round(os.getloadavg()[1], 1),  # of the last five minutes
             "faults": self.faults,
         }
 
