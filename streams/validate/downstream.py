@@ -5,8 +5,8 @@ from contextlib import suppress
 from time import monotonic
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 
+from topics.admin import Asker
 from topics.catalogue import BATCHES, DISPATCHING
 from topics.connection import KafkaSettings
 from topics.standing import standing
@@ -20,7 +20,7 @@ class Downstream:
     """Asks the broker where dispatch stands, while a lane asks. What is not known is taken to be busy."""
 
     def __init__(self, kafka: KafkaSettings) -> None:
-        self._admin = AdminClient(kafka.confluent())
+        self._asker = Asker(kafka, DISPATCHING)
         self._asked = asyncio.Event()
         self._idle: frozenset[int] = frozenset()
         self._made: dict[int, float] = {}
@@ -41,12 +41,12 @@ class Downstream:
             await self._asked.wait()
             self._asked.clear()
             began, idle = monotonic(), frozenset[int]()
-            with suppress(KafkaException, TimeoutError):
+            with suppress(KafkaException):
                 idle = await asyncio.to_thread(self._look)
             self._idle = frozenset(at for at in idle if self._made.get(at, 0.0) < began)
             await asyncio.sleep(EVERY_S)
 
     def _look(self) -> frozenset[int]:
-        places = standing(self._admin, DISPATCHING, BATCHES.name, _TIMEOUT_S)
+        places = standing(self._asker, BATCHES.name, _TIMEOUT_S)
         # The last offset is the marker of the last transaction, which nobody commits.
         return frozenset(at for at, place in places.items() if place.behind <= 1)

@@ -33,8 +33,8 @@ def _timed(runs: Runs) -> str:
     seeds = ", ".join(str(run["seed"]) for run in runs)
     loads = [run["load"] for run in runs if "load" in run]
     return (
-        f"Times are of seeds {seeds}, at a load of {min(loads):g} to {max(loads):g}, two cores. Later than 15 s "
-        "after a worker's kill, or with the first record later than 5 s after a broker's return, were:\n"
+        f"Times are of seeds {seeds}, at a load of {min(loads):g} to {max(loads):g}, two cores. Late, that"
+        " is 15 s after a worker's kill, or the first record 5 s after a broker's return, were:\n"
     )
 
 
