@@ -507,7 +507,7 @@ class Slow:
 
 async def test_a_transaction_that_was_given_up_is_never_committed(broker, unique, monkeypatch):
     """Its call may return after all, when another producer does the same again."""
-    monkeypatch.setattr(transaction, "_HUNG_S", 0.2)
+    monkeypatch.setattr(transaction, "_LOOKS", 2)
     producer = TransactionalProducer(KafkaSettings(bootstrap_servers=broker.bootstrap), unique, timeout_s=15)
     slow = producer._producer = Slow()
     committing = asyncio.create_task(

@@ -5,8 +5,6 @@ Calls block and are made from one thread at a time; the librdkafka underneath se
 
 import threading
 from collections.abc import Callable, Sequence
-from math import inf
-from time import monotonic
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
@@ -34,8 +32,9 @@ QUEUE = 1_000_000
 #: How long one call blocks before it looks whether it was abandoned.
 _SLICE_S = 1.0
 
-#: After so long a call that has a slice's time will never return.
-_HUNG_S = 3.0
+#: A call that has a slice's time and is seen under way so often, half a second apart, will never return. Not
+#: a time: a process that was stopped for a while would take a call for hung that is not.
+_LOOKS = 6
 
 
 class OwnershipLostError(Exception):
@@ -57,7 +56,7 @@ class TransactionalProducer:
         self._kafka = kafka
         self._abandoned = threading.Event()
         self._lock = threading.Lock()
-        self._sending_since = inf
+        self._sending, self._looks = False, 0
         self._producer = Producer(
             kafka.confluent(
                 transactional_id=transactional_id,
@@ -120,12 +119,13 @@ class TransactionalProducer:
 
     def _send_offsets(self, offsets: list[TopicPartition], group: bytes) -> None:
         def send() -> None:
-            self._sending_since = monotonic()
+            with self._lock:
+                self._sending, self._looks = True, 0
             try:
                 self._producer.send_offsets_to_transaction(offsets, group, _SLICE_S)
             finally:
                 with self._lock:
-                    self._sending_since = inf
+                    self._sending = False
 
         self._patiently(send)
         if self._abandoned.is_set():  # whoever found it to hang may have done all of it anew
@@ -134,10 +134,12 @@ class TransactionalProducer:
     def give_up_if_hung(self) -> bool:
         """Whether sending offsets hangs, as it may while their coordinator is away (docs/decisions.md).
 
-        This transaction is abandoned then, and certain never to be committed. Thread-safe.
+        To be asked each half second. The transaction is abandoned then, and certain never to be committed.
+        Thread-safe.
         """
         with self._lock:
-            hung = monotonic() - self._sending_since > _HUNG_S
+            self._looks += 1
+            hung = self._sending and self._looks > _LOOKS
             if hung:
                 self._abandoned.set()
         return hung
