@@ -1,8 +1,8 @@
 """Writes the tables of docs/reliability.md from runs' results: ``python -m chaos.report FILE…``."""
 
-import argparse
 import json
 import re
+import sys
 from collections import defaultdict
 from pathlib import Path
 from statistics import median
@@ -17,29 +17,23 @@ _TABLES = re.compile(r"(?<=<!-- runs -->\n).*(?=<!-- end of runs -->)", re.DOTAL
 Runs = list[dict[str, Any]]
 
 
-def tables(earlier: Runs, runs: Runs) -> str:
-    """What all runs came to, each fault's row, and what was late; times are of ``runs`` alone."""
+def tables(runs: Runs) -> str:
+    """What all runs came to, each fault's row, and what was late."""
     struck: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for run in [*earlier, *runs]:
+    for run in runs:
         for fault in run["faults"]:
-            struck[fault["kind"]].append(fault | {"timed": fault["alone"] and run in runs})
+            struck[fault["kind"]].append(fault)
     rows = [_row(kind, struck[kind]) for kind in KINDS if struck[kind]]
-    late = [f"- seed {run['seed']}: {line}\n" for run in runs for line in run["wrong"] if "late" in line]
-    parts = (_summary([*earlier, *runs]), _HEAD + "".join(rows), _timed(runs), "".join(late))
-    return "\n".join(part for part in parts if part)
+    late = [f"- seed {run['seed']}, {line}\n" for run in runs for line in run["wrong"] if "late" in line]
+    return "\n".join((_summary(runs), _HEAD + "".join(rows), _LATE + "".join(late)))
 
 
-def _timed(runs: Runs) -> str:
-    seeds = ", ".join(str(run["seed"]) for run in runs)
-    loads = [run["load"] for run in runs if "load" in run]
-    return (
-        f"Times are of seeds {seeds}, at a load of {min(loads):g} to {max(loads):g}, two cores. Late, that"
-        " is 15 s after a worker's kill, or the first record 5 s after a broker's return, were:\n"
-    )
+_LATE = """\
+Later than 15 s after a worker's kill, or with the first record later than 5 s after a broker's return, were:
 
-
+"""
 _HEAD = """\
-| fault | times | alone and timed | first record after: median, worst | every partition after: median, worst |
+| fault | times | alone | first record after: median, worst | every partition after: median, worst |
 |---|---|---|---|---|
 """
 
@@ -52,15 +46,22 @@ def _summary(runs: Runs) -> str:
     seeds = ", ".join(f"{run['seed']} ({run['minutes']:g})" for run in runs)
     return (
         f"{len(runs)} runs, faults striking for {total('minutes'):g} minutes in all; {faults} faults; "
-        f"{total('records'):,} records in files that were rotated {total('rotations')} times by rename, "
+        f"{total('records'):,} records in files that\nwere rotated {total('rotations')} times by rename, "
         f"{total('copies')} times by copytruncate: **lost {total('lost')}, booked twice "
         f"{total('doubled')}**.\n"
-        f"Seeds, and minutes of each: {seeds}.\n"
+        f"Seeds, and minutes of each: {seeds}.{_loads(runs)}\n"
+    )
+
+
+def _loads(runs: Runs) -> str:
+    loads = [run["load"] for run in runs if "load" in run]
+    return (
+        f"\nLoad at the end, where it was noted: {', '.join(map(str, loads))}, on two cores." if loads else ""
     )
 
 
 def _row(kind: str, faults: list[dict[str, Any]]) -> str:
-    timed = [fault for fault in faults if fault["timed"]]
+    timed = [fault for fault in faults if fault["alone"]]
     times = [_times([_latest(fault[name]) for fault in timed]) for name in ("first", "every")]
     return f"| {kind} | {len(faults)} | {len(timed)} | {times[0]} | {times[1]} |\n"
 
@@ -76,16 +77,8 @@ def _times(seconds: list[float]) -> str:
 
 def main() -> None:
     """Read the runs' results and renew the tables in the document."""
-    parser = argparse.ArgumentParser(prog="python -m chaos.report", description=__doc__)
-    parser.add_argument("files", nargs="+", type=Path, help="results of runs")
-    parser.add_argument(
-        "--earlier", nargs="*", type=Path, default=[], help="of runs whose times do not count"
-    )
-    given = parser.parse_args()
-    earlier, runs = (
-        [json.loads(file.read_text()) for file in files] for files in (given.earlier, given.files)
-    )
-    _DOC.write_text(_TABLES.sub(lambda _: tables(earlier, runs), _DOC.read_text()))
+    runs = [json.loads(Path(name).read_text()) for name in sys.argv[1:]]
+    _DOC.write_text(_TABLES.sub(lambda _: tables(runs), _DOC.read_text()))
 
 
 if __name__ == "__main__":
