@@ -319,6 +319,9 @@ class Sources:
             if head := file.examine(self.profile, final=self.once):
                 return Found(file, head)
         except UsageError as error:
+            if _inode(path) is None and not (self.once and path in self.given):
+                self.scan_due = True  # renamed or removed since it was found: the next look tells
+                return None
             self.refused[path] = _signature(path)
             # The person needs the reason, not our stack.
             logger.error("file refused", path=path, why=error.what, remedy=error.remedy)  # noqa: TRY400
