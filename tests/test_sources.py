@@ -12,7 +12,7 @@ from streams.tail.sources import Sources
 @pytest.mark.parametrize("once", [False, True])
 @pytest.mark.parametrize("given", ["folder", "file"])
 def test_a_file_that_is_gone_before_it_is_opened(tmp_path: Path, given: str, once: bool) -> None:
-    """Renamed or compressed by a rotation, it is looked for again; only what a run once names has to be there."""
+    """Rotated away, it is looked for again; only what a run once names has to be there."""
     gone = tmp_path / "log.csv.1"
     sources = Sources([str(gone if given == "file" else tmp_path)], load("avion"), TailSettings(), once=once)
     sources.scan_due = False
