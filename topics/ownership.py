@@ -12,6 +12,7 @@ import struct
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from math import inf
 from typing import Any, NamedTuple, Protocol, cast
 
 from aiokafka.structs import ConsumerRecord, TopicPartition
@@ -59,8 +60,11 @@ _AWAY = _NO_COORDINATOR_YET | {
     KafkaError._ALL_BROKERS_DOWN,
     KafkaError._WAIT_COORD,
 }
-#: How long the coordinator may take to answer before it is asked again.
-_ASK_S = 1.0
+#: How long the coordinator may take to answer before it is asked again; and of what it is asked. Of one
+#: whose last transaction is still being ended it would answer only after that, 100 ms later.
+_ASK_S, _NO_PARTITION = 1.0, 2**31 - 1
+#: And for how long an answer, or a commit, says that it is there: busy roles need not ask.
+_FRESH_S = 0.2
 
 #: How often it is looked whether a commit hangs; and how many may, each with a thread of the pool.
 _LOOK_S, _MOST_HUNG = 0.5, 16
@@ -129,6 +133,7 @@ class Owned:
             what = f"a transaction has not ended within {patience_s:g} s"
             raise Unreachable(what, where=self._owner.kafka.bootstrap_servers) from None
         self.position, self.note = position, note
+        self._owner.heard()
 
     async def _commit(self, produce: Callable[[Producer], None], offsets: list[Offset]) -> None:
         """The same by another producer where the call hangs: nothing of the one before will be committed."""
@@ -217,7 +222,7 @@ class Ownership:
             kafka.confluent(group_id=group, enable_auto_commit=False, isolation_level="read_committed")
         )
         self._asker = Asker(kafka, group)
-        self._hung = 0
+        self._hung, self._answered = 0, -inf
         self._watches: set[asyncio.Task[None]] = set()
 
     @property
@@ -233,19 +238,26 @@ class Ownership:
             return False
         return True
 
+    def heard(self) -> None:
+        """The group's coordinator has just answered."""
+        self._answered = time.monotonic()
+
     async def await_coordinator(self, owned: Owned) -> None:
         """Return once the group's coordinator answers, however long it is away: a transaction that is begun
         before may never end (docs/decisions.md). Raises :class:`OwnershipLostError` when ``owned`` is.
         """
         topic, partition = owned.partition
+        if time.monotonic() < self._answered + _FRESH_S:
+            return
         while not owned.lost:
             try:
-                await self.blocking(self._asker.positions, topic, [partition], _ASK_S)
+                await self.blocking(self._asker.positions, topic, [_NO_PARTITION], _ASK_S)
             except KafkaException as exception:
                 if exception.args[0].code() not in _AWAY:
                     return  # the commit will say what is wrong
                 await asyncio.sleep(0.1)
             else:
+                self.heard()
                 return
         raise OwnershipLostError(f"{topic}-{partition}")
 
