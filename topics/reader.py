@@ -22,7 +22,7 @@ from topics.connection import KafkaSettings
 _CHUNK = 10_000
 #: For those who keep what becomes of a chunk: few enough to stay in the processor's cache.
 _SMALL_CHUNK = 1000
-#: How long librdkafka waits to fill a chunk: the price of each topic's end, and of each of a stream.
+#: How long librdkafka waits to fill a chunk: of what has an end, which costs as much, and of what has none.
 _POLL_S, _FOLLOW_S = 0.01, 0.05
 #: So few messages that they are taken one by one, and the last is not waited behind.
 _FEW = 100

@@ -19,6 +19,7 @@ from schemas.letter import Receipt
 from schemas.profile import load as load_profile
 from schemas.records import Valid
 from streams import settings
+from streams.lab.bench.baselines import rate
 from streams.lab.bench.contest import Contender, Contest
 from streams.lab.bench.groups import forget
 from streams.lab.bench.sink import RECORDS, Sink, pin
@@ -45,14 +46,7 @@ def contest(lab: Lab, folder: Path, records: int) -> Contest:
         return _dispatch(lab, loaded, batches, folder / f"worker-{next(runs)}.log")
 
     def baseline() -> float:
-        command = [sys.executable, "-m", "streams.lab.bench.baselines", "posts", lab.broker.bootstrap,
-                   f"bench-posts-{next(runs)}", str(batches * RECORDS)]  # fmt: skip
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
-            pin(child.pid, -1)
-            out, _ = child.communicate(timeout=_LONGEST_S)
-        if child.returncode:
-            raise Problem(f"ended with status {child.returncode}", where="baseline posts")
-        return float(out)
+        return rate("posts", lab.broker.bootstrap, f"bench-posts-{next(runs)}", batches * RECORDS)
 
     return Contest(
         "dispatch",
@@ -94,9 +88,8 @@ def _dispatch(lab: Lab, loaded: settings.Settings, batches: int, log: Path) -> f
     """Send the whole topic; records per second between the first and the last booking."""
     forget(loaded.kafka, DISPATCHING)
     before = sum(1 for _ in read_all(loaded.kafka, RECEIPTS.name))
-    given = {"AVSTAR__BASE_URL": "", "WORKER__WEB_PORT": "0"}
     with Sink() as sink:
-        given["AVSTAR__BASE_URL"] = sink.url
+        given = {"AVSTAR__BASE_URL": sink.url, "WORKER__WEB_PORT": "0"}
         environment = lab.environment | {f"SPOTSTREAM_{name}": value for name, value in given.items()}
         command = [sys.executable, "-m", "streams.cli", "worker", "--role", "dispatch"]
         with (

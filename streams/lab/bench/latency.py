@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, Message, TopicPartition
+from numpy.typing import NDArray
 
 from schemas.batch import source_of
 from schemas.errors import Problem
@@ -42,7 +43,7 @@ class Latency:
 
     def __init__(self, lab: Lab, folder: Path, _: int) -> None:
         self._lab, self._folder = lab, folder
-        self._kafka = load({"kafka": {"bootstrap_servers": lab.broker.bootstrap}}).kafka
+        self._settings = load({"kafka": {"bootstrap_servers": lab.broker.bootstrap}})
 
     def hold(self, runs: int) -> dict[str, Any]:
         """Measure ``runs`` times :data:`_RUN_S` at each rate; gives what :func:`.contest.show` shows.
@@ -81,7 +82,7 @@ class Latency:
 
     def _consumer(self) -> Consumer:
         """Of the batches and receipts from now on."""
-        consumer = Consumer(self._kafka.reading() | {"fetch.wait.max.ms": 5})
+        consumer = Consumer(self._settings.kafka.reading() | {"fetch.wait.max.ms": 5})
         known = consumer.list_topics(timeout=10).topics
         places = [(topic.name, at) for topic in (BATCHES, RECEIPTS) for at in known[topic.name].partitions]
         consumer.assign([TopicPartition(*place, OFFSET_END) for place in places])
@@ -97,8 +98,7 @@ class Latency:
         return consumer
 
     def _audit(self, path: Path) -> None:
-        found = audit(load({"kafka": {"bootstrap_servers": self._lab.broker.bootstrap}}), str(path))
-        if not found.passed:
+        if not audit(self._settings, str(path)).passed:
             raise Problem("the audit does not add up", where=str(path), remedy="see `spotstream audit`")
 
 
@@ -142,7 +142,7 @@ class Arrivals:
                 raise Problem("not everything was booked in time", where="bench latency")
             time.sleep(0.01)
 
-    def delays(self, appended: "np.ndarray[Any, np.dtype[np.float64]]") -> Mapping[str, Any]:
+    def delays(self, appended: NDArray[np.float64]) -> Mapping[str, NDArray[np.float64]]:
         """Of each record but the first, seconds until it was validated and until it was booked."""
         self.wait(len(appended) + 1)
         return {
@@ -161,7 +161,7 @@ def _begun(path: Path, records: int, seed: int) -> list[bytes]:
     return [line.data for line in lines if line.number]
 
 
-def _grow(path: Path, lines: list[bytes], rate: int) -> "np.ndarray[Any, np.dtype[np.float64]]":
+def _grow(path: Path, lines: list[bytes], rate: int) -> NDArray[np.float64]:
     """Append the lines evenly; gives the moment before each was written, in seconds since 1970."""
     count = len(lines)
     moments = np.empty(count)
@@ -176,7 +176,7 @@ def _grow(path: Path, lines: list[bytes], rate: int) -> "np.ndarray[Any, np.dtyp
     return moments
 
 
-def _row(until: str, delays: "np.ndarray[Any, np.dtype[np.float64]]") -> dict[str, Any]:
+def _row(until: str, delays: NDArray[np.float64]) -> dict[str, Any]:
     cuts = np.percentile(delays * 1000, [50, 99, 99.9])
     figures = {
         name: round(float(cut)) for name, cut in zip(("p50 ms", "p99 ms", "p99.9 ms"), cuts, strict=True)

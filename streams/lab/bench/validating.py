@@ -12,6 +12,7 @@ from pathlib import Path
 
 from schemas.errors import Problem
 from streams import settings
+from streams.lab.bench.baselines import rate
 from streams.lab.bench.contest import Contender, Contest
 from streams.lab.bench.groups import forget
 from streams.lab.bench.sink import pin
@@ -40,14 +41,7 @@ def contest(lab: Lab, folder: Path, records: int) -> Contest:
 
     def baseline(name: str) -> Contender:
         def run() -> float:
-            command = [sys.executable, "-m", "streams.lab.bench.baselines", name, lab.broker.bootstrap,
-                       f"bench-{name}-{next(runs)}", str(records)]  # fmt: skip
-            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
-                pin(child.pid, -1)
-                out, _ = child.communicate(timeout=_LONGEST_S)
-            if child.returncode:
-                raise Problem(f"ended with status {child.returncode}", where=f"baseline {name}")
-            return float(out)
+            return rate(name, lab.broker.bootstrap, f"bench-{name}-{next(runs)}", records)
 
         return Contender(_BASELINES[name], run)
 
