@@ -1,5 +1,6 @@
 """Fixtures that the tests share: one embedded broker per session, names that no other test has."""
 
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,19 @@ from topics.provision import apply
 # How long an example takes says something about the machine only.
 settings.register_profile("spotstream", deadline=None)
 settings.load_profile("spotstream")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def environment() -> Iterator[None]:
+    """No module leaves settings to the next one, whose commands would take them."""
+    before = ours()
+    yield
+    assert ours() == before
+
+
+def ours() -> dict[str, str]:
+    """The environment's settings."""
+    return {name: value for name, value in os.environ.items() if name.startswith("SPOTSTREAM_")}
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from collections import Counter
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
+from unittest.mock import patch
 
 from cluster import Member
 
@@ -75,6 +76,7 @@ class World:
         with ExitStack() as starting:
             self.links = starting.enter_context(Links(*LINKS))
             self._start_services(starting)
+            starting.enter_context(patch.dict(os.environ))
             self._set_environment()
             kafka = KafkaSettings(
                 bootstrap_servers=self.direct, replication_factor=3, min_insync_replicas=2, timeout_s=60
