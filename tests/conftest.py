@@ -1,6 +1,8 @@
 """Fixtures that the tests share: one embedded broker per session, names that no other test has."""
 
+import faulthandler
 import os
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +21,26 @@ from topics.provision import apply
 # How long an example takes says something about the machine only.
 settings.register_profile("spotstream", deadline=None)
 settings.load_profile("spotstream")
+
+#: From the summary to the end of the process.
+_ENDS_WITHIN_S = 60.0
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """A thread that a test left behind does not keep the run from ending: what hangs is shown, and left."""
+
+    def leave() -> None:
+        faulthandler.dump_traceback()
+        os._exit(int(status))
+
+    status = getattr(config, "ended", 0)
+    timer = threading.Timer(_ENDS_WITHIN_S, leave)
+    timer.daemon = True
+    timer.start()
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    session.config.ended = exitstatus  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="module", autouse=True)
