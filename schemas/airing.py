@@ -31,10 +31,10 @@ def hour(record: Mapping[str, Any]) -> str:
 def hours(columns: Columns) -> list[str]:
     """:func:`hour` of each spot of these columns."""
     if "aired_at" not in columns:
-        return [""] * len(columns["clearance"])
+        return [""] * columns["clearance"].count
     return [
         at[:13] if at and clearance == "scheduled" else ""
-        for at, clearance in zip(columns["aired_at"], columns["clearance"], strict=True)
+        for at, clearance in zip(columns["aired_at"].each(), columns["clearance"].each(), strict=True)
     ]
 
 

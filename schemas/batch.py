@@ -156,7 +156,10 @@ def build(records: Sequence[tuple[str, bytes]], upload: Upload = AUTO) -> Batch:
     """
     key = idempotency_key(placement for placement, _ in records)
     batch_id = key[:32]
-    parts = [b'{"idempotency_key":"%b",%b' % (placement.encode(), body[1:]) for placement, body in records]
+    parts = [
+        b"".join((b'{"idempotency_key":"', placement.encode(), b'",', body[1:]))
+        for placement, body in records
+    ]
     size = sum(map(len, parts))
     if upload.strategy == "json" or (upload.strategy == "auto" and size <= upload.multipart_above_bytes):
         body = b'{"batch_id":"%b","records":[%b]}' % (batch_id.encode(), b",".join(parts))

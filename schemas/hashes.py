@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import orjson
 
-from schemas.columns import Columns, Pieces, joined, optional
+from schemas.columns import Columns, Pieces, joined, written
 from schemas.memo import Memo
 
 #: A normalized record, a field for each of its values.
@@ -23,26 +23,21 @@ def canonical_json(columns: Columns) -> list[bytes]:
     kind later leaves the hashes of today's records as they are. Values are text and whole numbers up to
     2**53 only; the last field in that order is never empty.
     """
-    pieces: Pieces = ["{"]
     *names, last = sorted(columns)
-    for name in names:
-        pieces += optional(columns[name], partial(_with_comma, name), "")
-    pieces += [*_member(last, columns[last]), "}"]
+    pieces: Pieces = ["{"]
+    pieces += [written(columns[name], partial(_members, name, ","), "") for name in names]
+    pieces.append(written(columns[last], partial(_members, last, "}"), ""))
     return [text.encode("latin-1") for text in joined(pieces)]
 
 
-def _with_comma(name: str, values: Sequence[Any]) -> Pieces:
-    return [*_member(name, values), ","]
-
-
-def _member(name: str, values: Sequence[Any]) -> Pieces:
+def _members(name: str, end: str, values: Sequence[Any]) -> list[str]:
     if values and isinstance(values[0], int):
-        return [f'"{name}":', map(str, values)]
+        return [f'"{name}":{value}{end}' for value in values]
     # Most columns are ASCII without anything that JSON escapes: one look at all of it.
     text = "".join(values)
     if text.isascii() and len(orjson.dumps(text)) == len(text) + 2:
-        return [f'"{name}":"', values, '"']
-    return [f'"{name}":', map(_texts.__getitem__, values)]
+        return [f'"{name}":"{value}"{end}' for value in values]
+    return [f'"{name}":{_texts[value]}{end}' for value in values]
 
 
 #: Text → JSON, in UTF-8 as Latin-1.

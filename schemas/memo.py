@@ -1,6 +1,6 @@
 """Answers that are worked out once and remembered."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 K = TypeVar("K")
@@ -10,7 +10,7 @@ V = TypeVar("V")
 class Memo(dict[K, V]):
     """Key → what ``make`` makes of it, once. Bounded: forgets everything when ``limit`` keys are there.
 
-    A dict, so that a column is looked up without a call per value: ``map(memo.__getitem__, column)``.
+    A dict, so that a column is looked up without a call per value.
     """
 
     def __init__(self, make: Callable[[K], V], limit: int) -> None:
@@ -23,3 +23,7 @@ class Memo(dict[K, V]):
             self.clear()
         self[key] = value
         return value
+
+    def read(self, keys: Iterable[K]) -> Iterator[V]:
+        """The values of many keys."""
+        return map(self.__getitem__, keys)

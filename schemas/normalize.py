@@ -24,6 +24,7 @@ from typing import Any, Final
 from unicodedata import normalize
 from zoneinfo import ZoneInfo
 
+from schemas.columns import Column, Reader
 from schemas.currency import EXPONENTS
 from schemas.memo import Memo
 from schemas.profile import DIRECTIVES, Profile
@@ -107,80 +108,91 @@ class Normalizer:
             _code({name: kind for kind, names in profile.record_types.items() for name in names})
         )
 
-    def _by_column(self) -> dict[str, Callable[[str], Any]]:
+    def _by_column(self) -> dict[str, Reader]:
         codes = self._profile.codes
         clearances = {name: kind for kind, names in codes.clearance.items() for name in (kind, *names)}
         clearances |= {kind: kind for kind in ("scheduled", "cleared", "preempted", "missed")}
-        time, number, repeated = Table(_time, _MANY), Table(_number), Table(_upper)
+        time, number = Table(_time, _MANY), Table(_number)
         return {
-            "station": repeated.__getitem__,
-            "broadcast_date": self._date.__getitem__,
-            "advertiser": Table(_text).__getitem__,
-            "campaign_id": repeated.__getitem__,
-            "ad_id": repeated.__getitem__,
-            "break_id": repeated.__getitem__,
-            "billing_period": repeated.__getitem__,
-            "air_time": time.__getitem__,
-            "window_start": time.__getitem__,
-            "window_end": time.__getitem__,
-            "duration_s": number.__getitem__,
-            "units_total": number.__getitem__,
-            "units_sold": number.__getitem__,
-            "line_no": number.__getitem__,
-            "airtime_code": Table(_code({code: code for code in codes.airtime_code})).__getitem__,
-            "billing_code": Table(_code({code: code for code in codes.billing_code})).__getitem__,
-            "reason_code": Table(_code({code: code for code in codes.reason_code})).__getitem__,
-            "clearance": Table(_code(clearances)).__getitem__,
-            "currency": Table(_currency).__getitem__,
+            "broadcast_date": self._date.read,
+            "advertiser": Table(_text).read,
+            "air_time": time.read,
+            "window_start": time.read,
+            "window_end": time.read,
+            "duration_s": number.read,
+            "units_total": number.read,
+            "units_sold": number.read,
+            "line_no": number.read,
+            "airtime_code": Table(_code({code: code for code in codes.airtime_code})).read,
+            "billing_code": Table(_code({code: code for code in codes.billing_code})).read,
+            "reason_code": Table(_code({code: code for code in codes.reason_code})).read,
+            "clearance": Table(_code(clearances)).read,
+            "currency": Table(_currency).read,
         }
 
-    def columns(self, kind: Kind, cells: Mapping[str, Sequence[str]]) -> dict[str, list[Any]]:
+    def columns(self, kind: Kind, cells: Mapping[str, Column]) -> dict[str, Column]:
         """Normalize records of a kind, column by column; ``cells`` has at least one column.
 
         Returns the values of each field of the normalized record for which there is a column, or that derives
         from others: text or whole numbers, None where empty, a :class:`Fault` where it cannot be read.
         """
-        count = len(next(iter(cells.values())))
-        fields: dict[str, list[Any]] = {"record_type": [kind] * count}
+        count = next(iter(cells.values())).count
+        fields = {"record_type": Column.constant(kind, count)}
         for name, texts in cells.items():
             if name not in _IN_CONTEXT:
-                fields[name] = list(map(self._readers.get(name, _upper), texts))
-        stations = fields.get("station") or [None] * count
-        default = self._profile.currency
-        currencies = [default if code is None else code for code in fields.get("currency") or [None] * count]
+                fields[name] = texts.read(self._readers.get(name, _upper))
+        nothing = Column.constant(None, count)
+        currencies = fields.get("currency", nothing).read(self._currencies)
+        zones = fields.get("station", nothing).read(self._zones_of)
         fields["currency"] = currencies
         for name in _IN_CONTEXT & cells.keys():
             if name in MONEY:
-                fields[f"{name}_minor"] = self._amounts_of(currencies, cells[name])
+                fields[f"{name}_minor"] = Column.paired(currencies, cells[name], self._amounts_in)
             else:
-                fields[name] = self._instants_of(name, stations, cells[name])
+                tables = self._revisions if name == "revision" else self._instants
+                fields[name] = Column.paired(zones, cells[name], _reader_of(tables))
         if "air_time" in fields and "broadcast_date" in fields:
-            fields["aired_at"] = self._aired_at(stations, fields["broadcast_date"], fields["air_time"])
+            fields["aired_at"] = self._aired_at(zones, fields["broadcast_date"], fields["air_time"])
         return fields
 
-    def _amounts_of(self, currencies: Sequence[Any], texts: Sequence[str]) -> list[Any]:
-        tables, default = self._money, self._money[self._profile.currency]
-        if currencies.count(self._profile.currency) == len(currencies):
-            return list(map(default.__getitem__, texts))
-        return [tables.get(code, default)[text] for code, text in zip(currencies, texts, strict=True)]
+    def _currencies(self, found: Sequence[Any]) -> list[Any]:
+        return [code or self._profile.currency for code in found]
 
-    def _instants_of(self, name: str, stations: Sequence[Any], texts: Sequence[str]) -> list[Any]:
-        tables = self._revisions if name == "revision" else self._instants
-        zones, default = self._zones, self._zone
-        return [
-            tables[zones.get(station, default)][text] for station, text in zip(stations, texts, strict=True)
-        ]
+    def _zones_of(self, stations: Sequence[Any]) -> list[ZoneInfo]:
+        return [self._zones.get(station, self._zone) for station in stations]
 
-    def _aired_at(
-        self, stations: Sequence[Any], days: Sequence[Any], times: Sequence[Any]
-    ) -> list[str | None]:
-        clocks, zones, default = self._clocks, self._zones, self._zone
-        return [
-            f"{clocks[day, zones.get(station, default)][time[:5]]}{time[5:]}Z"
-            if type(time) is str and type(day) is str
-            else None
-            for station, day, time in zip(stations, days, times, strict=True)
-        ]
+    def _amounts_in(self, currency: Any) -> Reader:
+        """The reader of amounts; of those of our own currency where theirs is unknown."""
+        code = currency if currency in EXPONENTS else self._profile.currency
+        table, exponent, mark = self._money[code], EXPONENTS[code], self._mark
+        if not exponent:
+            return table.read
+
+        def read(texts: Sequence[str]) -> list[Any]:
+            # Hardly an amount comes twice, and nearly all are digits with the mark where it should be.
+            found = []
+            for text in texts:
+                digits = text[: -exponent - 1] + text[-exponent:]
+                is_plain = text[-exponent - 1 : -exponent] == mark and exponent < len(digits) < 16
+                if is_plain and digits.isascii() and digits.isdecimal():
+                    found.append(int(digits))
+                else:
+                    found.append(table[text])
+            return found
+
+        return read
+
+    def _aired_at(self, zones: Column, days: Column, times: Column) -> Column:
+        clocks = Column.paired(zones, days, lambda zone: partial(self._clocks_of, zone)).each()
+        return Column(
+            [
+                f"{clock[time[:5]]}{time[5:]}Z" if clock is not None and type(time) is str else None
+                for clock, time in zip(clocks, times.each(), strict=True)
+            ]
+        )
+
+    def _clocks_of(self, zone: ZoneInfo, days: Sequence[Any]) -> list[_Clock | None]:
+        return [self._clocks[day, zone] if type(day) is str else None for day in days]
 
     def _date_of(self, text: str) -> str | Fault | None:
         stripped = text.strip()
@@ -238,13 +250,20 @@ def _of(profile: str) -> Normalizer:
     return Normalizer(Profile.model_validate_json(profile))
 
 
-def _upper(text: str) -> str | None:
-    stripped = text.strip()
-    return (stripped.upper() if stripped.isascii() else stripped) or None
+def _upper(texts: Sequence[str]) -> Sequence[str | None]:
+    together = "".join(texts)
+    if together.isascii() and together == together.upper() and together.split() == [together] and all(texts):
+        return texts
+    stripped = [text.strip() for text in texts]
+    return [(text.upper() if text.isascii() else text) or None for text in stripped]
 
 
 def _text(text: str) -> str | None:
     return " ".join(normalize("NFC", text).split()) or None
+
+
+def _reader_of(tables: Mapping[ZoneInfo, Table]) -> Callable[[ZoneInfo], Reader]:
+    return lambda zone: tables[zone].read
 
 
 def _number(text: str) -> int | Fault | None:

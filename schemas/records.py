@@ -16,7 +16,7 @@ import orjson
 from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict, get_type_hints  # pydantic needs this one before Python 3.12
 
-from schemas.columns import Columns
+from schemas.columns import Column, Columns
 from schemas.hashes import Canonical
 from schemas.letter import Reason
 
@@ -291,10 +291,10 @@ _BETWEEN: dict[Kind, list[Between]] = {
 
 def conflicts(kind: Kind, columns: Columns) -> list[tuple[int, str, str]]:
     """The rules between fields that records break, as (index, field, rule); what is empty is not judged."""
-    empty = [None] * len(columns["record_type"])
+    empty = Column.constant(None, columns["record_type"].count)
     return [
         (index, field, rule)
         for fields, field, rule, is_broken in _BETWEEN[kind]
-        for index, broken in enumerate(map(is_broken, *(columns.get(name, empty) for name in fields)))
+        for index, broken in enumerate(map(is_broken, *(columns.get(name, empty).each() for name in fields)))
         if broken
     ]

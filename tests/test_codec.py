@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.codec import Codec, _numbers, _varint, bodies, schema, schema_id
+from schemas.columns import Column
 from schemas.records import KINDS, MODELS, Kind, Valid
 from streams.validate import outcome
 from streams.validate.judge import Judge
@@ -168,7 +169,7 @@ def test_a_record_without_a_field_that_it_must_have_is_an_error(name: str) -> No
 
 
 def written(record: dict[str, Any]) -> list[bytes]:
-    return bodies("spot", {name: [value] for name, value in record.items()}, ["0" * 64])
+    return bodies("spot", {name: Column([value]) for name, value in record.items()}, ["0" * 64])
 
 
 @pytest.mark.parametrize("value", [b"", b"\0\0\0", b"\1\0\0\0\7rest"])

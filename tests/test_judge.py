@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
+from schemas.columns import Column
 from schemas.errors import UsageError
 from schemas.hashes import canonical_json, placement_hash
 from schemas.records import MODELS, Invalid, Valid
@@ -186,7 +187,7 @@ def test_a_heading_row_with_a_trailing_delimiter_takes_rows_with_and_without() -
 )
 def test_canonical_forms_are_what_rfc_8785_has(found) -> None:
     """For text and whole numbers orjson writes just that, one by one."""
-    columns = {name: [record[name] for record in found] for name in ("z", "text", "number")}
+    columns = {name: Column([record[name] for record in found]) for name in ("z", "text", "number")}
     kept = [{name: value for name, value in record.items() if value is not None} for record in found]
     assert canonical_json(columns) == [orjson.dumps(record, option=orjson.OPT_SORT_KEYS) for record in kept]
 
@@ -258,7 +259,7 @@ def test_a_record_that_crashes_the_code_is_rejected_alone_with_its_traceback(mon
     real = judge_module.canonical_json
 
     def brittle(columns):
-        if "SP-BOOM" in columns["spot_id"]:
+        if "SP-BOOM" in columns["spot_id"].each():
             raise RuntimeError("boom")
         return real(columns)
 

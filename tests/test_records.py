@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas import normalize, records
+from schemas.columns import Column
 from schemas.normalize import Fault, Normalizer, Table
 from schemas.records import COLUMNS, JUDGES, KINDS, OPTIONAL, RULES, Kind, conflicts
 
@@ -19,7 +20,7 @@ TABLES = normalize.of(AVION)
 def read(column: str, text: str, used: Normalizer = TABLES, kind: Kind | None = None, **others: str) -> Any:
     """A column's value; a Fault also where the field's model refuses it."""
     kind = kind or next(kind for kind in KINDS if column in COLUMNS[kind])
-    fields = used.columns(kind, {name: [value] for name, value in {column: text, **others}.items()})
+    fields = columns(used, kind, {name: [value] for name, value in {column: text, **others}.items()})
     field = column if column in fields else f"{column}_minor"
     value = fields[field][0]
     try:
@@ -27,6 +28,12 @@ def read(column: str, text: str, used: Normalizer = TABLES, kind: Kind | None = 
     except ValueError:
         return "refused" if value is not None else None
     return value
+
+
+def columns(used: Normalizer, kind: Kind, cells: dict[str, list[str]]) -> dict[str, list[Any]]:
+    """The normalized values of each field, record by record."""
+    found = used.columns(kind, {name: Column(texts) for name, texts in cells.items()})
+    return {name: column.each() for name, column in found.items()}
 
 
 def using(**changes: Any) -> Normalizer:
@@ -213,7 +220,7 @@ def test_the_date_format_is_the_profiles(form: str, text: str, day: str) -> None
     ],
 )
 def test_aired_at_in_new_york(day: str, time: str, instant: str) -> None:
-    found = TABLES.columns("spot", {"broadcast_date": [day], "air_time": [time]})
+    found = columns(TABLES, "spot", {"broadcast_date": [day], "air_time": [time]})
     assert found["aired_at"] == [instant]
 
 
@@ -228,7 +235,7 @@ def test_aired_at_anywhere_is_what_zoneinfo_makes_of_the_local_time(
 ) -> None:
     used = _in_zone(zone)
     time = f"{second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}"
-    found = used.columns("spot", {"broadcast_date": [day.isoformat()], "air_time": [time]})["aired_at"][0]
+    found = columns(used, "spot", {"broadcast_date": [day.isoformat()], "air_time": [time]})["aired_at"][0]
     midnight = datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(zone))
     expected = (midnight + timedelta(seconds=second)).astimezone(UTC)
     assert found == expected.strftime("%Y-%m-%dT%H:%M:%S.000Z")
@@ -269,7 +276,7 @@ def test_tables_are_bounded() -> None:
 def test_days_are_bounded() -> None:
     used = using(date_format="%Y-%m-%d")
     days = [(date(2026, 1, 1) + timedelta(days=n)).isoformat() for n in range(500)]
-    found = used.columns("spot", {"broadcast_date": days, "air_time": ["12:00:00"] * 500})
+    found = columns(used, "spot", {"broadcast_date": days, "air_time": ["12:00:00"] * 500})
     assert len(set(found["aired_at"])) == 500
     assert 0 < len(used._clocks) <= 128
 
@@ -303,7 +310,7 @@ def test_days_are_bounded() -> None:
     ],
 )
 def test_rules_between_fields(record: dict[str, Any], fields: list[str]) -> None:
-    found = conflicts(record["record_type"], {name: [value] for name, value in record.items()})
+    found = conflicts(record["record_type"], {name: Column([value]) for name, value in record.items()})
     assert [field for _, field, _ in found] == fields
 
 
@@ -316,6 +323,6 @@ def test_every_rule_is_said_in_words() -> None:
 
 
 def test_a_fault_stands_for_what_cannot_be_read() -> None:
-    value = TABLES.columns("spot", {"air_time": ["noon"]})["air_time"][0]
+    value = columns(TABLES, "spot", {"air_time": ["noon"]})["air_time"][0]
     assert isinstance(value, Fault)
     assert value.rule == "must be a time as HH:MM:SS or HH:MM:SS.mmm, hours 00 to 29"

@@ -136,7 +136,7 @@ def test_a_record_that_cannot_be_encoded_is_rejected_alone_with_its_traceback(mo
     real = codec.bodies
 
     def choosy(kind, columns, placement_hashes):
-        if "A-2" in columns["avail_id"]:
+        if "A-2" in columns["avail_id"].each():
             raise OverflowError("too much")
         return real(kind, columns, placement_hashes)
 

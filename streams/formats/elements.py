@@ -13,7 +13,8 @@ from xml.parsers.expat import ErrorString
 
 from schemas.descriptor import Descriptor
 from schemas.letter import Reason
-from streams.formats.rows import Row, Rows, shown
+from streams.formats.rows import Rows, shown
+from streams.formats.table import Row
 
 _UNBOUND = "unbound prefix"
 _ELEMENT = re.compile(r"<[^!?]").match

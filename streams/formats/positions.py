@@ -5,7 +5,8 @@ from operator import itemgetter
 
 from schemas.descriptor import Descriptor
 from schemas.letter import Reason
-from streams.formats.rows import Row, Rows, shown
+from streams.formats.rows import Rows, shown
+from streams.formats.table import Row
 
 
 class FixedRows(Rows):

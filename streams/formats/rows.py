@@ -4,10 +4,12 @@ import csv
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+import numpy as np
+
 from schemas.descriptor import Descriptor
 from schemas.letter import Reason
-
-Row = Sequence[str]
+from streams.formats.parser import Parser
+from streams.formats.table import FEW, Listed, Row, Table
 
 _SHOWN = 200  #: characters of a value in a reason; the dead letter has the original bytes
 
@@ -32,6 +34,25 @@ class Rows(ABC):
         texts = [self._decoded(value) for value in values]
         rows = iter(self._read([text for text in texts if isinstance(text, str)]))
         return [next(rows) if isinstance(text, str) else text for text in texts]
+
+    def tables(self, values: Sequence[bytes]) -> tuple[list[Table], dict[int, Reason]]:
+        """The same rows by column, in tables, and why the raw records at these places have none."""
+        return self._listed(values, list(range(len(values))))
+
+    def _listed(
+        self, values: Sequence[bytes], places: Sequence[int]
+    ) -> tuple[list[Table], dict[int, Reason]]:
+        """Of the records at ``places``, read one by one."""
+        rows: list[Row] = []
+        of: list[int] = []
+        reasons: dict[int, Reason] = {}
+        for place, row in zip(places, self.read([values[place] for place in places]), strict=True):
+            if isinstance(row, dict):
+                reasons[place] = row
+            else:
+                rows.append(row)
+                of.append(place)
+        return [Listed(rows, np.array(of))] if rows else [], reasons
 
     def _decoded(self, value: bytes) -> str | Reason:
         try:
@@ -62,6 +83,15 @@ class DelimitedRows(Rows):
         while headings and not headings[-1].strip():
             headings.pop()
         self.width = len(headings)
+        self._parser = Parser(descriptor.encoding, profile.delimiter, profile.quote, self.width)
+
+    def tables(self, values: Sequence[bytes]) -> tuple[list[Table], dict[int, Reason]]:
+        """See :meth:`Rows.tables`."""
+        if len(values) < FEW:
+            return super().tables(values)
+        parsed, left = self._parser.parse(values)
+        listed, reasons = self._listed(values, left)
+        return [parsed, *listed] if parsed else listed, reasons
 
     def _read(self, texts: list[str]) -> list[Row | Reason]:
         lines = [text.rstrip("\r\n") for text in texts]

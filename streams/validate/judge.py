@@ -1,40 +1,27 @@
 """The pure whole of validation: a file's descriptor and its raw records in, one verdict for each out."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from itertools import compress, repeat
-from operator import itemgetter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import repeat
 from traceback import format_exception
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from schemas import airing, codec, normalize
+from schemas.columns import Column, Columns, Places
 from schemas.descriptor import Descriptor
 from schemas.hashes import canonical_json, placement_hash
 from schemas.letter import Reason
 from schemas.normalize import Fault
 from schemas.records import COLUMNS, JUDGES, OPTIONAL, RULES, Invalid, Kind, Valid, Verdict, column, conflicts
 from streams.formats import catalogue as formats
-from streams.formats.rows import Row, shown
+from streams.formats.rows import shown
+from streams.formats.table import Table
 
-#: Records judged together: enough to share the cost of a call, few enough to stay in a core's cache.
-_AT_ONCE = 500
-
-
-class _Plan(NamedTuple):
-    """Where a kind's columns are in a file: column → its cell in a row; ``picked`` are those cells."""
-
-    kind: Kind
-    places: dict[str, int]
-    picked: Callable[[Row], Sequence[str]]
-
-    @classmethod
-    def of(cls, kind: Kind, places: dict[str, int]) -> "_Plan":
-        if len(places) == 1:  # itemgetter would give the cell alone
-            (place,) = places.values()
-            return cls(kind, places, lambda row: (row[place],))
-        return cls(kind, places, itemgetter(*places.values()))
+#: Records judged together, at the most: the more, the fewer are the different texts among them.
+_AT_ONCE = 5000
 
 
 class Judge:
@@ -48,8 +35,9 @@ class Judge:
         self._kind = layout.kind
         places = {kind: layout.places(kind) for kind in COLUMNS}
         self._type_place = places["spot"].get("record_type", 0)
-        self._plans = {
-            kind: _Plan.of(kind, {name: places[kind][name] for name in names if name in places[kind]})
+        #: By kind: column → its number in a row.
+        self._places = {
+            kind: {name: places[kind][name] for name in names if name in places[kind]}
             for kind, names in COLUMNS.items()
         }
 
@@ -74,46 +62,51 @@ class Judge:
         return self._survive(values[:middle]) + self._survive(values[middle:])
 
     def _judge(self, values: Sequence[bytes]) -> list[Verdict]:
+        tables, reasons = self._rows.tables(values)
         verdicts: list[Any] = [None] * len(values)
-        groups: dict[Kind, list[int]] = defaultdict(list)
-        rows = self._rows.read(values)
-        for index, row in enumerate(rows):
-            if isinstance(row, dict):
-                verdicts[index] = Invalid([row], "")
-                continue
-            kind = self._kind or self._normalizer.kinds[row[self._type_place]]
-            if kind in self._plans:
-                groups[kind].append(index)
-            else:
-                verdicts[index] = self._no_kind(row[self._type_place], kind)
-        for kind, indices in groups.items():
-            plan = self._plans[kind]
-            members: list[Row] = [rows[index] for index in indices]  # type: ignore[misc] # reasons are gone
-            for index, verdict in zip(indices, self._of_kind(plan, members), strict=True):
-                verdicts[index] = verdict
+        for place, reason in reasons.items():
+            verdicts[place] = Invalid([reason], "")
+        for table in tables:
+            for rows, found in self._of_table(table):
+                for place, verdict in zip(table.places[rows].tolist(), found, strict=True):
+                    verdicts[place] = verdict
         return verdicts
 
-    def _no_kind(self, text: str, fault: Any) -> Invalid:
-        rule = fault.rule if isinstance(fault, Fault) else "is required"
-        return Invalid([Reason(field="record_type", value=shown(text), rule=rule)], shown(text.strip()))
+    def _of_table(self, table: Table) -> Iterator[tuple[Places, Iterable[Verdict]]]:
+        """The verdicts on the rows, kind by kind."""
+        every = np.arange(len(table.places))
+        types = table.column(self._type_place, every)
+        kinds = types.read(self._normalizer.kinds.read)
+        if self._kind:
+            kinds = Column.constant(self._kind, len(every))
+        for kind in dict.fromkeys(kinds.values):
+            rows = kinds.having(index for index, found in enumerate(kinds.values) if found is kind)
+            if kind in self._places:
+                yield rows, self._of_kind(kind, table, rows)
+            else:
+                yield rows, [_no_kind(text, kind) for text in types.only(rows).each()]
 
-    def _of_kind(self, plan: _Plan, rows: list[Row]) -> list[Verdict]:
-        cells = dict(zip(plan.places, zip(*map(plan.picked, rows), strict=True), strict=True))
-        columns = self._normalizer.columns(plan.kind, cells)
-        faults = _faults(plan.kind, columns, len(rows))
+    def _of_kind(self, kind: Kind, table: Table, rows: Places) -> Iterable[Verdict]:
+        cells = {name: table.column(place, rows) for name, place in self._places[kind].items()}
+        columns = self._normalizer.columns(kind, cells)
+        faults = _faults(kind, columns, len(rows))
         if not faults:
-            return _accepted(plan.kind, columns)
-        if len(faults) == len(rows):
-            return [_rejected(plan, row, faults[index]) for index, row in enumerate(rows)]
-        sound = [index not in faults for index in range(len(rows))]
-        good = iter(_accepted(plan.kind, {name: list(compress(of, sound)) for name, of in columns.items()}))
+            return _accepted(kind, columns)
+        sound = np.array([row not in faults for row in range(len(rows))])
+        columns = {name: of.only(np.flatnonzero(sound)) for name, of in columns.items()}
+        good = iter(_accepted(kind, columns) if sound.any() else ())
         return [
-            next(good) if fine else _rejected(plan, row, faults[index])
-            for index, (row, fine) in enumerate(zip(rows, sound, strict=True))
+            next(good) if fine else _rejected(kind, cells, row, faults[row])
+            for row, fine in enumerate(sound.tolist())
         ]
 
 
-def _faults(kind: Kind, columns: dict[str, list[Any]], count: int) -> dict[int, dict[str, str]]:
+def _no_kind(text: str, fault: Any) -> Invalid:
+    rule = fault.rule if isinstance(fault, Fault) else "is required"
+    return Invalid([Reason(field="record_type", value=shown(text), rule=rule)], shown(text.strip()))
+
+
+def _faults(kind: Kind, columns: Columns, count: int) -> dict[int, dict[str, str]]:
     """The rules that records break: index → field → rule. Empties the values that break those of a field."""
     found: dict[int, dict[str, str]] = defaultdict(dict)
     for field, judge in JUDGES[kind].items():
@@ -124,26 +117,31 @@ def _faults(kind: Kind, columns: dict[str, list[Any]], count: int) -> dict[int, 
                     found[index][field] = "is required; the file has no such column"
             continue
         try:
-            judge.validate_python(values)
+            judge.validate_python(values.values)
         except ValidationError as error:
+            broken = {}
             for fault in error.errors(include_url=False, include_context=False, include_input=False):
                 index = int(fault["loc"][0])
-                value = values[index]
-                rule = "is required" if value is None else value.rule if isinstance(value, Fault) else ""
-                found[index][field] = rule or RULES[kind][field]
-            for index, of in found.items():
-                if field in of:
-                    values[index] = None
+                broken[index] = _rule(values.values[index]) or RULES[kind][field]
+            for index in values.having(broken).tolist():
+                found[index][field] = broken[values.index(index)]
+            for index in broken:
+                values.values[index] = None
     for index, field, rule in conflicts(kind, columns):
         found[index].setdefault(field, rule)
     return found
+
+
+def _rule(value: Any) -> str:
+    """What a value breaks that its field's rule does not say."""
+    return "is required" if value is None else value.rule if isinstance(value, Fault) else ""
 
 
 class _UnencodableError(Exception):
     """A record of this kind validates, but cannot be written."""
 
 
-def _accepted(kind: Kind, columns: dict[str, list[Any]]) -> list[Verdict]:
+def _accepted(kind: Kind, columns: Columns) -> list[Verdict]:
     canonical = canonical_json(columns)
     hashes = list(map(placement_hash, canonical))
     try:
@@ -163,11 +161,10 @@ def _crashed(value: bytes, error: Exception) -> Invalid:
     return Invalid([reason], kind, "".join(format_exception(error)), why)
 
 
-def _rejected(plan: _Plan, row: Row, faults: dict[str, str]) -> Invalid:
+def _rejected(kind: Kind, cells: Mapping[str, Column], row: int, faults: dict[str, str]) -> Invalid:
     reasons = []
     for field, rule in faults.items():
-        place = plan.places.get(column(field))
-        reasons.append(
-            Reason(field=column(field), value="" if place is None else shown(row[place]), rule=rule)
-        )
-    return Invalid(reasons, plan.kind)
+        texts = cells.get(column(field))
+        value = "" if texts is None else shown(texts.values[texts.index(row)])
+        reasons.append(Reason(field=column(field), value=value, rule=rule))
+    return Invalid(reasons, kind)

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import compress
 from typing import NamedTuple, Protocol
 
 from confluent_kafka import Producer
@@ -67,15 +68,14 @@ def conclude(
     upload: Upload = AUTO,
 ) -> Outcome:
     """Turn the verdicts on a window into what is written. Pure."""
-    accepted: list[Valid] = []
-    kept: list[Raw] = []
-    letters = []
-    for raw, verdict in zip(window, verdicts, strict=True):
-        if isinstance(verdict, Valid):
-            accepted.append(verdict)
-            kept.append(raw)
-        else:
-            letters.append(_letter(raw, verdict, partition, descriptors))
+    accepted = [verdict for verdict in verdicts if isinstance(verdict, Valid)]
+    kept = list(compress(window, (isinstance(verdict, Valid) for verdict in verdicts)))
+    at = now()
+    letters = [
+        _letter(raw, verdict, partition, descriptors, at)
+        for raw, verdict in zip(window, verdicts, strict=True)
+        if isinstance(verdict, Invalid)
+    ]
     bodies = [(valid.placement_hash, valid.canonical) for valid in accepted]
     built = batch.build(bodies, upload) if bodies else None
     first, last = window[0].offset, window[-1].offset
@@ -100,14 +100,13 @@ def written(accepted: Iterable[Valid], codecs: Mapping[Kind, Codec]) -> dict[str
 
 
 def _letter(
-    raw: Raw, verdict: Invalid, partition: int, descriptors: Mapping[bytes, Descriptor]
+    raw: Raw, verdict: Invalid, partition: int, descriptors: Mapping[bytes, Descriptor], at: str
 ) -> tuple[str, DeadLetter]:
     original = raw.value or b""
     try:
         place = RawKey.unpack(raw.key or b"")
     except ValueError:
         place = RawKey(b"", raw.offset, 0, 0)
-    at = now()
     letter = DeadLetter(
         kind="record",
         stage="validate",
