@@ -17,7 +17,7 @@ from schemas.codec import Codec, schema
 from schemas.errors import Unreachable, UsageError
 from schemas.records import KINDS
 from schemas.registry import Registry
-from streams import log, metrics, traces
+from streams import heap, log, metrics, traces
 from streams.dispatch.answer import Answer
 from streams.dispatch.avstar import Avstar
 from streams.dispatch.breaker import State
@@ -171,6 +171,7 @@ def run_role(settings: Settings, role: Role, leash: int | None = None) -> int:
 
     Raises :class:`schemas.errors.Problem` for what is wrong at the start; from then on an error is status 1.
     """
+    heap.share()
     traces.configure(settings.traces, role)
     weak = provision.require(settings.kafka).weak
     Admin(settings.kafka).check_membership(_GROUPS[role])

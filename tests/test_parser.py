@@ -2,6 +2,9 @@
 
 import csv
 import io
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from exports import AVION, HEADER, descriptor, line, records
@@ -116,3 +119,15 @@ def test_a_large_record_is_read_by_itself() -> None:
     large = b"x" * (1 << 17) + b"," * (len(HEADER) - 1) + b"\n"
     parsed, left = parser.parse([large, line({"station": "WABC"}), large])
     assert (parsed is not None, left) == (True, [0, 2])
+
+
+@pytest.mark.parametrize("used", ["avion", "avion-fixed"])
+def test_pandas_is_not_imported(used: str) -> None:
+    """Arrow does where it can, and a worker would be 45 MB larger."""
+    code = (
+        "import sys; from exports import descriptor, line; from schemas import profile;"
+        "from streams.validate.judge import Judge;"
+        f"found = Judge(descriptor(used=profile.load({used!r}))).judge([line({{}})] * 1000);"
+        "sys.exit(len(found) != 1000 or 'pandas' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, check=True, timeout=60)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+import numpy as np
 import pyarrow as pa
 
 from schemas.columns import Column, Places
@@ -32,7 +33,11 @@ class Listed:
     def column(self, number: int, rows: Places) -> Column:
         """See :class:`Table`."""
         texts = [self._rows[row][number] for row in rows]
-        return Column(texts) if len(rows) < FEW else _coded(pa.array(texts, pa.string()))
+        if len(rows) < FEW:
+            return Column(texts)
+        numbers: dict[str, int] = {}
+        codes = [numbers.setdefault(text, len(numbers)) for text in texts]
+        return Column(list(numbers), np.array(codes))
 
 
 class Parsed:
@@ -45,12 +50,14 @@ class Parsed:
         """See :class:`Table`."""
         found = self._columns[number]
         if len(rows) < len(found):
-            found = found.take(pa.array(rows))
-        return _coded(found)
+            found = found.take(_array(rows))
+        coded = found.dictionary_encode()
+        texts = coded.dictionary.to_pylist()
+        if len(texts) == len(found):
+            return Column(texts)
+        return Column(texts, np.frombuffer(coded.indices.buffers()[1], np.int32, len(found)))
 
 
-def _coded(texts: pa.StringArray) -> Column:
-    """Each text once."""
-    coded = texts.dictionary_encode()
-    distinct = coded.dictionary.to_pylist()
-    return Column(distinct, None if len(distinct) == len(texts) else coded.indices.to_numpy())
+def _array(places: Places) -> pa.Int64Array:
+    """As Arrow has it. Its own way from numpy and back imports pandas where that is there: 45 MB."""
+    return pa.Array.from_buffers(pa.int64(), len(places), [None, pa.py_buffer(places.astype(np.int64))])

@@ -1,7 +1,6 @@
 """Tail: follow files into the raw topic, each record exactly once."""
 
 import contextlib
-import ctypes
 import gc
 import signal
 import threading
@@ -15,7 +14,7 @@ from typing import TypeVar
 from schemas.errors import Unreachable
 from schemas.profile import Profile
 from schemas.profile import load as load_profile
-from streams import log, metrics
+from streams import heap, log, metrics
 from streams.settings import Settings
 from streams.tail import paths
 from streams.tail.checkpoint import State
@@ -48,9 +47,6 @@ _BLOCKS = 10
 _RECORDS = 250_000
 _FILES = 1000
 
-#: Of malloc.h: what is kept of free memory, how large a piece may be to come from there, and who shares it.
-_MALLOC = {-1: 268_435_456, -3: 33_554_432, -8: 1}
-
 _AGAIN = "run it again when the broker is back: it goes on where it stopped"
 
 
@@ -78,19 +74,10 @@ def run(
     # What records of XML are found with holds no cycles; looking for some took a third of the time.
     gc.freeze()
     gc.set_threshold(200_000, 20, 50)
-    _keep_freed_memory()
+    heap.share()
+    heap.keep()
     sources = Sources(given, mapping, settings.tail, once=once, disposal=disposal)
     return Tailer(settings, sources, once=once, stop=stop).run()
-
-
-def _keep_freed_memory() -> None:
-    """Blocks of a megabyte come and go; to give each back and fault it in anew took a third of the time.
-
-    That all threads share what is kept saves 30 MB and costs nothing that could be measured.
-    """
-    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):  # glibc's
-        for option, value in _MALLOC.items():
-            mallopt(option, value)
 
 
 def check(given: Sequence[str], profile: str, *, once: bool) -> Profile:

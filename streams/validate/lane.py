@@ -97,9 +97,9 @@ class ValidateLane:
         self._task.add_done_callback(owned.ended)
 
     def feed(self, records: Sequence[Raw]) -> None:
-        """Take records; holds the partition back while more than two windows wait."""
+        """Take records; holds the partition back while more than a window waits."""
         self._window.add(records, self._clock())
-        if len(self._window) > 2 * self._limit:
+        if len(self._window) > self._limit:
             self._owned.pause()
         self._wake.set()
 
