@@ -4,6 +4,7 @@ The body is a pure function of the ordered records, so a retry, a rebalance, a r
 same bytes under the same key. Where the records came from travels in the headers, never in the body.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -14,6 +15,16 @@ from schemas import airing
 from schemas.hashes import idempotency_key
 
 Headers = list[tuple[str, bytes]]
+
+#: More than a batch has, whatever the settings: 10,000 records, and the first once more for each redrive.
+MOST_RECORDS = 20_000
+
+#: Of a body as it is before compression. A batch of as many records with every text at its longest is half of it.
+_MOST_BYTES = 134_217_728
+
+_PLACEMENT = re.compile("[0-9a-f]{64}")
+
+_GZIP = 31  #: zlib's number for it, with the largest window
 
 _MULTIPART = "multipart/form-data"
 _RECORDS_PART = b'name="records"\r\nContent-Type: application/x-ndjson\r\n\r\n'
@@ -58,6 +69,18 @@ class Source(NamedTuple):
     last: int  #: raw offset
     records: int  #: raw records from first to last
     offsets: str  #: of the batch's records, in order, as runs relative to ``first``: ``0-41,43-99``
+
+    def check(self, records: int) -> None:
+        """Raises ``ValueError`` unless it can be the source of a batch of so many records."""
+        if not (0 <= self.partition < 1 << 31 and 0 <= self.first <= self.last < 1 << 63):
+            raise ValueError("its source is no range of offsets")
+        if not 0 <= records <= MOST_RECORDS:
+            raise ValueError(f"{records} records are no batch's")
+        stretches = self.stretches()
+        if not all(self.first <= first <= last <= self.last for first, last in stretches):
+            raise ValueError("source-offsets is not within its source")
+        if sum(last - first + 1 for first, last in stretches) != records:
+            raise ValueError("source-offsets does not name an offset for each record")
 
     def stretches(self) -> list[tuple[int, int]]:
         """The batch's records as (first, last) absolute raw offsets, each without a gap."""
@@ -170,13 +193,16 @@ def build(records: Sequence[tuple[str, bytes]], upload: Upload = AUTO) -> Batch:
 
 def records_of(batch: Batch) -> list[dict[str, Any]]:
     """The records of ``batch`` as they are sent, in order. ``ValueError`` when it was not built here."""
-    body = plain(batch.body, batch.content_encoding)
-    if batch.upload == "json":
+    records = _parsed(plain(batch.body, batch.content_encoding), batch.upload)
+    if not isinstance(records, list) or len(records) != batch.records or not all(map(_is_ours, records)):
+        raise ValueError(f"the body does not hold {batch.records} records of ours")
+    return records
+
+
+def _parsed(body: bytes, upload: str) -> Any:
+    if upload == "json":
         whole = orjson.loads(body)
-        if not isinstance(whole, dict) or "records" not in whole:
-            raise ValueError("no records in the body")
-        records: list[dict[str, Any]] = whole["records"]
-        return records
+        return whole.get("records") if isinstance(whole, dict) else None
     _, found, lines = body.partition(_RECORDS_PART)
     lines, ended, _ = lines.partition(b"\r\n")
     if not found or not ended:
@@ -184,14 +210,24 @@ def records_of(batch: Batch) -> list[dict[str, Any]]:
     return [orjson.loads(line) for line in lines.split(b"\n")]
 
 
+def _is_ours(record: Any) -> bool:
+    if not isinstance(record, dict) or not isinstance(record.get("record_type"), str):
+        return False
+    placement = record.get("idempotency_key")
+    return isinstance(placement, str) and bool(_PLACEMENT.fullmatch(placement))
+
+
 def plain(body: bytes, content_encoding: str) -> bytes:
-    """``body`` as it is under its encoding. ``ValueError`` when it is not encoded so."""
+    """``body`` as it is under its encoding. ``ValueError`` when it is not encoded so, or larger than any batch."""
     if content_encoding != "gzip":
         return body
+    unpacking = isal_zlib.decompressobj(wbits=_GZIP)
     try:
-        unpacked: bytes = igzip.decompress(body)
-    except (OSError, EOFError, isal_zlib.error) as error:  # type: ignore[misc] # isal's stub: an instance
+        unpacked: bytes = unpacking.decompress(body, _MOST_BYTES)
+    except isal_zlib.error as error:  # type: ignore[misc] # isal's stub: an instance
         raise ValueError(f"not gzip: {error}") from None
+    if not unpacking.eof or unpacking.unused_data:
+        raise ValueError(f"not gzip as a whole, or of more than {_MOST_BYTES} bytes")
     return unpacked
 
 

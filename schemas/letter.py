@@ -1,13 +1,17 @@
 """Dead letters and receipts: where a record or a batch ended, with everything needed to judge and mend it."""
 
+import re
 from base64 import b64decode, b64encode
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationInfo
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationInfo
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
-from schemas.batch import Headers, Source
+from schemas.batch import MOST_RECORDS, Headers, Source
+
+#: ``n/m``; a letter has no more parts than four digits tell.
+_PART = re.compile(r"([0-9]{1,4})/([0-9]{1,4})", re.ASCII)
 
 
 class Reason(TypedDict):
@@ -33,12 +37,12 @@ class Exchange(TypedDict):
 class Place(BaseModel):
     """Where a raw record stood: file, byte offset, record number; and its raw partition and offset."""
 
-    descriptor: str = ""  #: id of the file's descriptor, 32 hex digits
+    descriptor: str = Field("", pattern=r"^([0-9a-f]{32})?$")  #: id of the file's descriptor, 32 hex digits
     path: str = ""  #: of the file, or ``feed:NAME``
-    offset: int = 0  #: of the record's first byte in the file
-    number: int = 0  #: of the record in the file, from 1
-    partition: int  #: of ``avion.raw``
-    raw_offset: int  #: on that partition; -1 for a record that never came there
+    offset: int = Field(0, ge=0, lt=1 << 63)  #: of the record's first byte in the file
+    number: int = Field(0, ge=0, lt=1 << 63)  #: of the record in the file, from 1
+    partition: int = Field(ge=-1, lt=1 << 31)  #: of ``avion.raw``
+    raw_offset: int = Field(ge=-1, lt=1 << 63)  #: on that partition; -1 for a record that never came there
 
 
 def now() -> str:
@@ -49,6 +53,12 @@ def now() -> str:
 def stamp(at: datetime) -> str:
     """A moment, aware: RFC 3339, UTC, milliseconds. Of two texts the later moment's is the greater."""
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _check_moments(*texts: str) -> None:
+    for text in texts:
+        if text and datetime.fromisoformat(text).tzinfo is None:
+            raise ValueError(f"{text} has no time zone")
 
 
 def _decoded(value: Any, info: ValidationInfo) -> Any:
@@ -82,13 +92,13 @@ class DeadLetter(BaseModel):
     idempotency_key: str = ""  #: of the batch that it was in, or is
     place: Place | None = None  #: of a single record
     source: Source | None = None  #: of a batch
-    records: int = 1  #: how many are in it
+    records: int = Field(1, ge=0, le=MOST_RECORDS)  #: how many are in it
     traceback: str = ""  #: of a record that made the code raise
     exchange: Exchange | None = None  #: with Avstar, the last one
-    attempts: int = 0  #: how often it was tried
+    attempts: int = Field(0, ge=0, lt=1 << 53)  #: how often it was tried
     first_failure: str  #: RFC 3339, UTC
     last_failure: str  #: RFC 3339, UTC
-    retry_count: int = 0  #: redrives that failed
+    retry_count: int = Field(0, ge=0, lt=1 << 31)  #: redrives that failed
     under_way: str = ""  #: since when a redrive is; the outcome of that redrive ends the letter or renews it
     part: str = ""  #: ``n/m`` of a letter too large for one message; each part has a piece of ``original``
     headers: dict[str, str] = {}  #: of a batch, so that a redrive sends what was sent
@@ -96,6 +106,21 @@ class DeadLetter(BaseModel):
     def dump(self) -> bytes:
         """The JSON value for the topic."""
         return self.model_dump_json(exclude_defaults=True).encode()
+
+    @classmethod
+    def load(cls, value: bytes | None) -> "DeadLetter":
+        """Read a value of the topic; raises ``ValueError`` when it is none that we write."""
+        letter = cls.model_validate_json(value or b"")
+        _check_moments(letter.first_failure, letter.last_failure, letter.under_way)
+        if letter.part and not _is_part(letter.part):
+            raise ValueError("its part is none")
+        if letter.kind == "record" and letter.place is None:
+            raise ValueError("a record without its place")
+        if letter.kind == "batch" and letter.reason != "malformed":
+            if letter.source is None or not {"batch-id", "source-partition"} <= letter.headers.keys():
+                raise ValueError("a batch without its source")
+            letter.source.check(letter.records)
+        return letter
 
     def connect_headers(self, topic: str) -> Headers:
         """Kafka Connect's error headers, so that tools made for its dead-letter queues read ours."""
@@ -116,6 +141,11 @@ class DeadLetter(BaseModel):
         ]
 
 
+def _is_part(text: str) -> bool:
+    found = _PART.fullmatch(text)
+    return bool(found) and 1 <= int(found[1]) <= int(found[2])
+
+
 class RecordRejection(TypedDict):
     """One entry of a 207 answer."""
 
@@ -132,13 +162,13 @@ class Receipt(BaseModel):
     status: Literal["delivered", "dead_lettered", "redriven", "discarded"]  #: the outcome
     batch_id: str  #: the first half of the idempotency key
     source: Source  #: the raw records of its window
-    records: int  #: in the batch
+    records: int = Field(ge=0, le=MOST_RECORDS)  #: in the batch
     http_status: int = 0  #: of the last answer; 0: there was none
     attempts: int = 1  #: requests that it took
     latency_ms: int = 0  #: of the last attempt
     breaker: Literal["closed", "half-open"] = "closed"  #: at the last attempt; half-open: it was a probe
-    accepted: int = 0  #: records that are booked by it
-    duplicates: int = 0  #: records that Avstar knew already
+    accepted: int = Field(0, ge=0, le=MOST_RECORDS)  #: records that are booked by it
+    duplicates: int = Field(0, ge=0, le=MOST_RECORDS)  #: records that Avstar knew already
     rejected: list[RecordRejection] = []  #: records that Avstar refused, each a dead letter
     dlq: list[str] = []  #: keys of the dead letters that this outcome wrote
     parts: list[str] = []  #: keys under which a batch that was refused as a whole was sent in parts
@@ -151,3 +181,14 @@ class Receipt(BaseModel):
     def dump(self) -> bytes:
         """The JSON value for the topic."""
         return self.model_dump_json(exclude_defaults=True).encode()
+
+    @classmethod
+    def load(cls, value: bytes | None) -> "Receipt":
+        """Read a value of the topic; raises ``ValueError`` when it is none that we write."""
+        receipt = cls.model_validate_json(value or b"")
+        _check_moments(receipt.at)
+        if receipt.status != "discarded":
+            receipt.source.check(receipt.records)
+        if not all(0 <= rejection["index"] < receipt.records for rejection in receipt.rejected):
+            raise ValueError("it names records that are not there")
+        return receipt

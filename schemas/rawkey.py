@@ -17,6 +17,9 @@ from typing import NamedTuple
 _LAYOUT = Struct(">16sQQQ")
 SIZE = _LAYOUT.size
 
+#: Of a byte offset or a number: 9 PB. With any 64 bits, sums of them would not fit into JSON's.
+_MOST = 1 << 53
+
 #: ``pack(descriptor, offset, number, skipped)`` → the 40 bytes of a key.
 pack = _LAYOUT.pack
 
@@ -38,4 +41,7 @@ class RawKey(NamedTuple):
         """Read a key back; raises ``ValueError`` when it is not one of ours."""
         if len(key) != SIZE:
             raise ValueError(f"a raw record's key has {SIZE} bytes, this one has {len(key)}")
-        return cls(*_LAYOUT.unpack(key))
+        found = cls(*_LAYOUT.unpack(key))
+        if max(found.offset, found.number, found.skipped) > _MOST:
+            raise ValueError("a raw record's key with a place that no file has")
+        return found

@@ -137,7 +137,7 @@ def _enter_batch(books: Books, message: Message) -> None:
 
 
 def _enter_receipt(books: Books, message: Message) -> None:
-    receipt = Receipt.model_validate_json(message.value() or b"")
+    receipt = Receipt.load(message.value())
     if receipt.place:
         books.discarded(receipt.place)
         return

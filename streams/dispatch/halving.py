@@ -133,7 +133,7 @@ async def deliver(delivery: Deliverer, batch: Batch) -> Ended:
         return Ended(whole)
     try:
         records = [_canonical(record) for record in records_of(batch)]
-    except (ValueError, KeyError, TypeError):
+    except ValueError:
         return Ended(whole)
     sums = _Sums(whole)
     search = Search(len(records))

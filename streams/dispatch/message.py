@@ -14,6 +14,9 @@ REDRIVE_OF, REPLAY, REJECTED_BEFORE = "redrive-of", "replay", "rejected-before"
 
 _KEY = re.compile(rb"[0-9a-f]{64}")
 
+#: Of all headers: a redrive of 10,000 letters has a quarter of it. A dead letter has to take them along, escaped.
+_MOST_HEADERS = 3_145_728
+
 
 class Message(NamedTuple):
     """A message of ``avstar.batches``, read back: the request, its records' source, all its headers."""
@@ -54,6 +57,8 @@ class Message(NamedTuple):
         if not _KEY.fullmatch(key or b""):
             raise ValueError("its key is no idempotency key")
         given = {name: text for name, text in headers.items() if text is not None}
+        if sum(len(name) + len(text) for name, text in given.items()) > _MOST_HEADERS:
+            raise ValueError(f"its headers have more than {_MOST_HEADERS} bytes")
         texts = {name: text.decode() for name, text in given.items()}
         try:
             batch = Batch(
@@ -73,10 +78,11 @@ class Message(NamedTuple):
     def _check(self) -> None:
         """What would fail only after it was sent, or keep it from ever being sent."""
         records = self.batch.records
+        if self.batch.batch_id != self.batch.key[: len(self.batch.key) // 2]:
+            raise ValueError("its batch id is not its key's")
         if not (self.batch.content_type + self.batch.content_encoding).isprintable():
             raise ValueError("its content type or encoding is none")
-        if sum(last - first + 1 for first, last in self.source.stretches()) != records:
-            raise ValueError("source-offsets does not name an offset for each record")
+        self.source.check(records)
         if self.from_letters and self.redrives and len(self.redrives) != records:
             raise ValueError(f"{REDRIVE_OF} does not name a letter for each record")
         if not all(0 <= index < records for index in self.rejected_before):
@@ -91,8 +97,11 @@ class RawOriginal(NamedTuple):
 
     @property
     def place(self) -> RawKey:
-        """Where it stood; nowhere without a key."""
-        return RawKey.unpack(self.key) if self.key else RawKey(b"", 0, 0, 0)
+        """Where it stood; nowhere without a key of ours."""
+        try:
+            return RawKey.unpack(self.key)
+        except ValueError:
+            return RawKey(b"", 0, 0, 0)
 
     @property
     def letter_key(self) -> str:

@@ -157,7 +157,7 @@ def _booked(
     renewed: Mapping[str, DeadLetter],
 ) -> Settlement:
     known = set(message.rejected_before)
-    records = records_of(message.batch) if answer.rejected else []
+    records = _records(message) if answer.rejected else []
     offsets = message.source.expand() if answer.rejected or known else []
     letters = []
     for rejection in answer.rejected:
@@ -189,6 +189,14 @@ def _booked(
     gone = _parts_gone(message, letters) + [original.letter_key for original in closed]
     fresh = not (message.redrives or message.replay)
     return Settlement(message.batch.key, receipt, letters, gone, message.appended_ms if fresh else None)
+
+
+def _records(message: Message) -> list[dict[str, Any]]:
+    """As they were sent; of a body that is not ours, and that Avstar could read, nothing is told."""
+    try:
+        return records_of(message.batch)
+    except ValueError:
+        return [{"record_type": "", "idempotency_key": ""}] * message.batch.records
 
 
 def _shortened(rejection: RecordRejection) -> RecordRejection:

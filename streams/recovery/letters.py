@@ -2,10 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaException, Message, Producer
-from pydantic import ValidationError
 
 from schemas import parts
 from schemas.errors import Problem, Unreachable
@@ -80,7 +80,7 @@ def load(kafka: KafkaSettings, wanted: Iterable[Stored]) -> dict[str, DeadLetter
     found: dict[str, list[DeadLetter]] = defaultdict(list)
     for partition, keys in by_partition.items():
         for offset, message in read_records(kafka, DLQ.name, partition, keys).items():
-            found[keys[offset]].append(DeadLetter.model_validate_json(message.value() or b""))
+            found[keys[offset]].append(DeadLetter.load(message.value()))
     return _joined(found)
 
 
@@ -96,7 +96,8 @@ def read(kafka: KafkaSettings, message_keys: Collection[str]) -> dict[str, DeadL
                 values[key] = value
     found: dict[str, list[DeadLetter]] = defaultdict(list)
     for key, value in values.items():
-        found[parts.whole(key)].append(DeadLetter.model_validate_json(value))
+        with suppress(ValueError):  # a stranger's: there is no letter under this key
+            found[parts.whole(key)].append(DeadLetter.load(value))
     return _joined(found)
 
 
@@ -111,8 +112,8 @@ def _key(message: Message) -> str:
 
 def _said(value: bytes) -> dict[str, Any]:
     try:
-        letter = DeadLetter.model_validate_json(value)
-    except ValidationError:
+        letter = DeadLetter.load(value)
+    except ValueError:
         return {}
     return letter.model_dump(mode="json", exclude={"original"})
 

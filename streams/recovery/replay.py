@@ -145,7 +145,7 @@ def _booked(kafka: KafkaSettings, name: str) -> Counter[str]:
     """What Avstar said to the batches of this replay: as the first time, to a key that it knows."""
     found = Counter(taken=0, rejected=0)
     for message in read_all(kafka, RECEIPTS.name):
-        receipt = Receipt.model_validate_json(message.value() or b"")
+        receipt = Receipt.load(message.value())
         if receipt.replay == name:
             found.update(taken=receipt.accepted + receipt.duplicates, rejected=len(receipt.rejected))
     return found

@@ -1,0 +1,96 @@
+"""A stranger writes on the flow's topics: worker, page and every command survive, and the flow goes on."""
+
+import json
+import subprocess
+from collections import Counter
+from typing import Any, NamedTuple
+
+import psutil
+import pytest
+import strangers
+from flow import COMMAND, Flow, until
+from strangers import Strange
+
+from topics.catalogue import BATCHES, CATALOGUE, CHECKPOINTS, DLQ, RAW
+from topics.reader import read_all
+
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
+
+#: Small windows, and no guard: nearly everything here is wrong.
+HASTE = {
+    "BATCH__SECONDS": 0.2, "WORKER__SESSION_TIMEOUT_S": 6, "DLQ__FLOOD_SHARE": 1, "DLQ__FLOOD_REFUSED": 0,
+    "DISPATCH__BACKOFF_CAP_S": 1,
+}  # fmt: skip
+
+
+class Said(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+def say(flow: Flow, *arguments: str) -> Said:
+    """What a command comes to; it must know what it says."""
+    done = subprocess.run(
+        [*COMMAND, *arguments], env=flow.environment(), cwd=flow.folder, capture_output=True, check=False, timeout=120
+    )
+    said = Said(done.returncode, done.stdout.decode(), done.stderr.decode(errors="replace"))
+    assert "Traceback" not in said.err, (arguments, said)
+    assert "unexpected" not in said.err, (arguments, said)
+    assert said.status in (0, 1), (arguments, said)
+    return said
+
+
+@pytest.fixture(scope="module")
+def genuine(lab: Any, tmp_path_factory: pytest.TempPathFactory) -> list[Strange]:
+    """The flow's own messages of every topic, letters of all sorts among them."""
+    with Flow(lab, tmp_path_factory.mktemp("genuine")) as flow:
+        log = flow.log(3000, seed=1)
+        flow.start("worker", **HASTE, DISPATCH__GIVE_UP_AFTER_ATTEMPTS=2)
+        flow.faults({"kind": "reject", "record_probability": 0.01}, seed=1)
+        flow.tail(log)
+        flow.settle()
+        flow.faults({"kind": "status", "status": 503, "hashes": sorted(log.accepted)})
+        flow.tail(flow.log(300, seed=2))
+        flow.settle()
+    found= [Strange.of(message) for topic in CATALOGUE for message in read_all(flow.kafka, topic.name)]
+    import pickle; pickle.dump([tuple(f) for f in found], open("/tmp/h/genuine.pkl","wb"))
+    return found
+
+
+def strange(genuine: list[Strange], count: int, seed: int) -> list[Strange]:
+    """Without checkpoints, on which a test of its own puts something."""
+    return strangers.messages([one for one in genuine if one.topic != CHECKPOINTS.name], count, seed)
+
+
+def survives(flow: Flow, found: list[Strange], seed: int) -> None:
+    """Put them there and have a log go through the midst of them; look at everything meanwhile."""
+    worker = flow.start("worker", **HASTE)
+    worker.wait_for('"started"', 2)
+    roles = [role.pid for name in ("validate", "dispatch") if (role := worker.role(name))]
+    strangers.put(flow.kafka.bootstrap_servers, found)
+    log = flow.log(1000, seed=100 + seed, bad_rate=0.1)
+    flow.tail(log)
+    flow.settle(240)
+    assert worker.popen.poll() is None
+    assert [psutil.pid_exists(pid) for pid in roles] == [True, True], worker.said[-5000:]
+    assert "Traceback" not in worker.said, worker.said[worker.said.find("Traceback") - 500 :][:5000]
+    assert log.accepted <= flow.booked()
+    assert max((flow.booked() & log.accepted).values()) == 1
+    assert sum(place == str(log.path) for place in placed(flow)) == log.truth.bad
+    worker.end(15)
+
+
+def placed(flow: Flow) -> list[str]:
+    """The files of the dead letters of records."""
+    found = []
+    for message in read_all(flow.kafka, DLQ.name):
+        try:
+            found.append(json.loads(message.value() or b"null")["place"]["path"])
+        except (ValueError, TypeError, KeyError):
+            continue
+    return found
+
+
+def test_the_flow_goes_on_among_strange_messages(flow: Flow, genuine: list[Strange]) -> None:
+    survives(flow, strange(genuine, 1500, seed=1), seed=1)
