@@ -17,6 +17,9 @@ HEADER = "airs"
 #: What airs later than that after it was read is not counted: the header stays below 13 kB, whatever the log.
 _AHEAD = timedelta(days=31)
 
+#: A time stamp is whatever a producer says; this one is in the year 9998.
+_LATEST_MS = 253_370_000_000_000
+
 _HOUR = "%Y-%m-%dT%H"
 
 
@@ -43,7 +46,7 @@ def header(airs: Iterable[str], appended_ms: int) -> str:
 
     ``appended_ms``: when the oldest record was read; what aired before is left out.
     """
-    begin = datetime.fromtimestamp(appended_ms / 1000, UTC)
+    begin = datetime.fromtimestamp(min(max(appended_ms, 0), _LATEST_MS) / 1000, UTC)
     first, last = begin.strftime(_HOUR), (begin + _AHEAD).strftime(_HOUR)
     counted = Counter(airs)
     return ",".join(f"{at}={counted[at]}" for at in sorted(counted) if first <= at <= last)

@@ -19,7 +19,7 @@ Headers = list[tuple[str, bytes]]
 #: More than a batch has, whatever the settings: 10,000 records, and the first once more for each redrive.
 MOST_RECORDS = 20_000
 
-#: Of a body as it is before compression. A batch of as many records with every text at its longest is half of it.
+#: Of a body before compression: twice what a batch of as many records with every text at its longest has.
 _MOST_BYTES = 134_217_728
 
 _PLACEMENT = re.compile("[0-9a-f]{64}")
@@ -211,14 +211,14 @@ def _parsed(body: bytes, upload: str) -> Any:
 
 
 def _is_ours(record: Any) -> bool:
-    if not isinstance(record, dict) or not isinstance(record.get("record_type"), str):
+    if not isinstance(record, dict) or not isinstance(record.get("record_type", ""), str):
         return False
     placement = record.get("idempotency_key")
     return isinstance(placement, str) and bool(_PLACEMENT.fullmatch(placement))
 
 
 def plain(body: bytes, content_encoding: str) -> bytes:
-    """``body`` as it is under its encoding. ``ValueError`` when it is not encoded so, or larger than any batch."""
+    """``body`` as it is under its encoding. ``ValueError`` when it is not encoded so, or far too large."""
     if content_encoding != "gzip":
         return body
     unpacking = isal_zlib.decompressobj(wbits=_GZIP)

@@ -1,12 +1,20 @@
 """What describes a file once and for all: written to ``avion.files`` with its first record."""
 
 from hashlib import sha256
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from schemas.profile import Profile
+
+
+def _known(encoding: str) -> str:
+    try:
+        b"".decode(encoding)
+    except LookupError:
+        raise ValueError("no encoding of text") from None
+    return encoding
 
 
 class Descriptor(BaseModel):
@@ -21,7 +29,7 @@ class Descriptor(BaseModel):
     path: str  #: absolute; of a feed ``feed:NAME``
     identity: str  #: the file's identity, hex, which survives renames; of a feed ``feed:NAME``
     format: Literal["csv", "tsv", "fixed", "xml"]  #: of its records
-    encoding: str  #: as Python names it
+    encoding: Annotated[str, AfterValidator(_known)]  #: as Python names it
     header: tuple[str, ...] = ()  #: the headings, in order
     profile: Profile  #: the whole mapping profile
 
@@ -39,3 +47,13 @@ class Descriptor(BaseModel):
         """Read a descriptor back; raises pydantic's ``ValidationError`` (a ``ValueError``)."""
         fields: dict[str, Any] = orjson.loads(value)
         return cls.model_validate(fields)
+
+    @classmethod
+    def read(cls, key: bytes, value: bytes) -> "Descriptor":
+        """A message of ``avion.files``; raises ``ValueError`` when it is not one of ours.
+
+        The key is a hash of the value, so nobody can put another description under a file's key.
+        """
+        if sha256(value).digest()[:16] != key:
+            raise ValueError("its key is not its value's")
+        return cls.load(value)

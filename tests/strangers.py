@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import orjson
-from confluent_kafka import Producer
 from confluent_kafka import Message as Kafka
+from confluent_kafka import Producer
 
 Headers = list[tuple[str, bytes | None]]
 
@@ -40,7 +40,9 @@ class Strange(NamedTuple):
     @classmethod
     def of(cls, message: Kafka) -> "Strange":
         """As one that it did."""
-        headers = [(name, value if value is None else bytes(value)) for name, value in message.headers() or ()]
+        headers = [
+            (name, value if value is None else bytes(value)) for name, value in message.headers() or ()
+        ]
         return cls(message.topic() or "", message.key(), message.value(), headers, message.partition() or 0)
 
 
@@ -55,7 +57,9 @@ def messages(genuine: Iterable[Strange], count: int, seed: int) -> list[Strange]
     for number in range(count):
         topic = topics[number % len(topics)]
         if choose.random() < 0.25:
-            value = choose.choice([None, choose.randbytes(choose.randrange(200)), orjson.dumps(choose.choice(_SHORT))])
+            value = choose.choice(
+                [None, choose.randbytes(choose.randrange(200)), orjson.dumps(choose.choice(_SHORT))]
+            )
             key = choose.choice([*ODD_BYTES, choose.randbytes(40)])
             made.append(Strange(topic, key, value, _headers(choose), -1))
         else:
@@ -66,14 +70,18 @@ def messages(genuine: Iterable[Strange], count: int, seed: int) -> list[Strange]
 def spoilt(message: Strange, choose: random.Random) -> Strange:
     """A genuine message with something wrong in one to three places."""
     for _ in range(choose.choice([1, 1, 1, 2, 3])):
-        how: Callable[[Strange, random.Random], Strange] = choose.choice([_key, _value, _value, _value, _header])
+        how: Callable[[Strange, random.Random], Strange] = choose.choice(
+            [_key, _value, _value, _value, _header]
+        )
         message = how(message, choose)
     return message
 
 
 def _key(message: Strange, choose: random.Random) -> Strange:
     key = message.key or b""
-    return message._replace(key=choose.choice([*ODD_BYTES, key[:-1], key + b" 1/2", key + b"\0", _flipped(key, choose)]))
+    return message._replace(
+        key=choose.choice([*ODD_BYTES, key[:-1], key + b" 1/2", key + b"\0", _flipped(key, choose)])
+    )
 
 
 def _value(message: Strange, choose: random.Random) -> Strange:
@@ -87,7 +95,15 @@ def _value(message: Strange, choose: random.Random) -> Strange:
             return message._replace(value=json.dumps(_bent(said, choose)).encode())
     if message.headers and value.startswith(b"\x1f\x8b") and choose.random() < 0.6:
         return message._replace(value=gzip.compress(choose.choice(_BODIES)))
-    choices = [None, b"", value[: len(value) // 2], value + value, _flipped(value, choose), choose.randbytes(30), b"\0" * 9]
+    choices = [
+        None,
+        b"",
+        value[: len(value) // 2],
+        value + value,
+        _flipped(value, choose),
+        choose.randbytes(30),
+        b"\0" * 9,
+    ]
     return message._replace(value=choose.choice(choices))
 
 

@@ -5,7 +5,6 @@ from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
-import orjson
 import pytest
 from aiohttp.test_utils import make_mocked_request
 from hypothesis import given, settings
@@ -23,6 +22,7 @@ from streams.status.files import Files
 from streams.status.letters import Letters, Wanted
 from streams.status.trend import Sample, Speed, Trend, caught_up_in_s
 from streams.status.verdict import spell, verdict
+from streams.tail.checkpoint import Checkpoint, Stretch
 
 ASSETS = Path(access.__file__).parent
 TOKEN = "a token of some length"
@@ -163,7 +163,10 @@ def test_what_was_published():
 
     def checkpoint(name, **given):
         told = {"path": f"/{name}", "records": 10, "position": 100, "size": 100, "at": "2026-03-01T06:00:00Z"}
-        files.take(name, orjson.dumps(told | given))
+        proof = Stretch(length=0, sha256="")
+        told |= dict.fromkeys(("device", "inode", "partition", "skipped", "pending"), 0)
+        told |= {"identity": name.decode(), "descriptor": "", "owner": "t", "head": proof, "recent": proof}
+        files.take(name, Checkpoint(**told | given).model_dump_json().encode())
 
     checkpoint(b"a", size=150)
     checkpoint(b"a", records=12, position=120, size=150, at="2026-03-01T06:00:09Z")
@@ -173,6 +176,10 @@ def test_what_was_published():
     files.take(b"tailer:x", b'{"instance": "1"}')
     assert files.published() == (3, 1, 32, 30, 1, "2026-03-01T06:00:09Z")
     files.take(b"a", None)
+    assert files.published().records == 20
+    for value in (b"", b"x", b"[]", b"{}", b'{"path":"/e","records":"1","position":{}}'):
+        files.take(b"e", value)
+        files.describe(b"e", value)
     assert files.published().records == 20
 
 

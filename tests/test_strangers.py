@@ -2,16 +2,15 @@
 
 import json
 import subprocess
-from collections import Counter
 from typing import Any, NamedTuple
 
 import psutil
 import pytest
 import strangers
-from flow import COMMAND, Flow, until
+from flow import COMMAND, Flow
 from strangers import Strange
 
-from topics.catalogue import BATCHES, CATALOGUE, CHECKPOINTS, DLQ, RAW
+from topics.catalogue import CATALOGUE, CHECKPOINTS, DLQ
 from topics.reader import read_all
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
@@ -32,7 +31,12 @@ class Said(NamedTuple):
 def say(flow: Flow, *arguments: str) -> Said:
     """What a command comes to; it must know what it says."""
     done = subprocess.run(
-        [*COMMAND, *arguments], env=flow.environment(), cwd=flow.folder, capture_output=True, check=False, timeout=120
+        [*COMMAND, *arguments],
+        env=flow.environment(),
+        cwd=flow.folder,
+        capture_output=True,
+        check=False,
+        timeout=120,
     )
     said = Said(done.returncode, done.stdout.decode(), done.stderr.decode(errors="replace"))
     assert "Traceback" not in said.err, (arguments, said)
@@ -53,9 +57,7 @@ def genuine(lab: Any, tmp_path_factory: pytest.TempPathFactory) -> list[Strange]
         flow.faults({"kind": "status", "status": 503, "hashes": sorted(log.accepted)})
         flow.tail(flow.log(300, seed=2))
         flow.settle()
-    found= [Strange.of(message) for topic in CATALOGUE for message in read_all(flow.kafka, topic.name)]
-    import pickle; pickle.dump([tuple(f) for f in found], open("/tmp/h/genuine.pkl","wb"))
-    return found
+    return [Strange.of(message) for topic in CATALOGUE for message in read_all(flow.kafka, topic.name)]
 
 
 def strange(genuine: list[Strange], count: int, seed: int) -> list[Strange]:

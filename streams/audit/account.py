@@ -127,7 +127,7 @@ def _enter(kafka: KafkaSettings, topic: Topic, enter: Callable[[Message], None])
 def _enter_file(books: Books, descriptors: dict[str, Descriptor], message: Message) -> None:
     key, value = message.key() or b"", message.value()
     if value is not None:
-        descriptor = descriptors[key.hex()] = Descriptor.load(value)
+        descriptor = descriptors[key.hex()] = Descriptor.read(key, value)
         books.file(key, descriptor.identity, descriptor.path)
 
 

@@ -177,15 +177,16 @@ class Books:
 
     def batch(self, key: str, source: Source, *, from_letters: bool = False) -> None:
         """A batch. The same key from the same source is the same batch, sent again by redrive or replay.
+        Raises ``LookupError`` for a raw partition that is not there.
 
         ``from_letters``: a redrive made it of records that had been rejected, perhaps out of other batches.
         """
         if (key, source) in self._outcomes:
             return
+        log = self._raw[source.partition]
         self._outcomes[key, source] = _Outcome(from_letters=from_letters)
         if from_letters:
             return
-        log = self._raw[source.partition]
         log.finish()
         for first, last in source.stretches():
             where = log.where(first, last)
@@ -225,7 +226,7 @@ class Books:
                 bytes.fromhex(place.descriptor),
                 place.number,
             )
-        else:
+        elif place.partition in self._raw:
             self._discarded.add((place.partition, place.raw_offset))
 
     def letter(self, key: bytes, value: bytes | None) -> None:
@@ -237,9 +238,9 @@ class Books:
         if letter.get("kind") != "record" or place is None:
             return
         if letter["stage"] == "tail":
-            self._too_large[key] = (bytes.fromhex(place["descriptor"]), place["number"])
-        elif letter["stage"] == "validate":
-            self._letters[key] = (place["partition"], place["raw_offset"])
+            self._too_large[key] = (bytes.fromhex(place["descriptor"]), int(place["number"]))
+        elif letter["stage"] == "validate" and place["partition"] in self._raw:
+            self._letters[key] = (place["partition"], int(place["raw_offset"]))
 
     def close(self) -> Statement:
         """Balance the books. They take nothing in after this."""

@@ -14,7 +14,7 @@ REDRIVE_OF, REPLAY, REJECTED_BEFORE = "redrive-of", "replay", "rejected-before"
 
 _KEY = re.compile(rb"[0-9a-f]{64}")
 
-#: Of all headers: a redrive of 10,000 letters has a quarter of it. A dead letter has to take them along, escaped.
+#: Of all headers: a redrive of 10,000 letters has a quarter of it. A dead letter takes them along, escaped.
 _MOST_HEADERS = 3_145_728
 
 

@@ -196,7 +196,7 @@ def _records(message: Message) -> list[dict[str, Any]]:
     try:
         return records_of(message.batch)
     except ValueError:
-        return [{"record_type": "", "idempotency_key": ""}] * message.batch.records
+        return [{"idempotency_key": ""}] * message.batch.records
 
 
 def _shortened(rejection: RecordRejection) -> RecordRejection:
@@ -222,7 +222,7 @@ def _rejected(
         reason="rejected",
         reasons=[why],
         original=original.value,
-        record_type=record["record_type"],
+        record_type=record.get("record_type", ""),
         placement_hash=record["idempotency_key"],
         idempotency_key=message.batch.key,
         place=where.model_copy(

@@ -39,8 +39,11 @@ def index(kafka: KafkaSettings) -> list[Stored]:
             found[key] = _said(value), (message.partition(), message.offset())
     stored: dict[str, Stored] = {}
     for key, (said, place) in found.items():
-        whole = stored.setdefault(parts.whole(key), Stored(parts.whole(key), said, {}))
-        whole.messages[key] = place
+        name = parts.whole(key)
+        known = stored.setdefault(name, Stored(name, said, {}))
+        known.messages[key] = place
+        if said and not known.said:
+            stored[name] = known._replace(said=said)
     return list(stored.values())
 
 
@@ -80,7 +83,8 @@ def load(kafka: KafkaSettings, wanted: Iterable[Stored]) -> dict[str, DeadLetter
     found: dict[str, list[DeadLetter]] = defaultdict(list)
     for partition, keys in by_partition.items():
         for offset, message in read_records(kafka, DLQ.name, partition, keys).items():
-            found[keys[offset]].append(DeadLetter.load(message.value()))
+            with suppress(ValueError):  # a stranger's, under a key like that of a part
+                found[keys[offset]].append(DeadLetter.load(message.value()))
     return _joined(found)
 
 

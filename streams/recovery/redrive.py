@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from confluent_kafka import Producer
 
@@ -31,6 +31,7 @@ from streams.recovery.remake import Sending, remake
 from streams.settings import Settings
 from streams.validate.descriptors import read_descriptors
 from streams.validate.panel import Panel, Seat
+from topics.admin import Asker
 from topics.block import send_blocks
 from topics.catalogue import BATCHES, DLQ, VALIDATED
 
@@ -75,8 +76,12 @@ class Redrive:
     def run(self, wanted: Wanted) -> None:
         """Send what can be sent; letters that stay are in ``left``, by key, with the reason."""
         chosen = []
+        partitions = Asker(self._settings.kafka).topic(BATCHES.name).partitions
         for stored in wanted.pick(letters.index(self._settings.kafka)):
-            if why := _why_not(stored, self._settings.dlq.max_redrives):
+            why = _why_not(stored, self._settings.dlq.max_redrives)
+            if not why and _partition(stored) not in partitions:
+                why = f"{BATCHES.name} has no partition {_partition(stored)}"
+            if why:
                 self.left[stored.key] = why
             else:
                 chosen.append(stored)
@@ -141,10 +146,21 @@ class Redrive:
         return {kind: Codec(kind, registry.register(VALIDATED[kind].name, schema(kind))) for kind in KINDS}
 
 
+def _partition(stored: Stored) -> int:
+    """Of ``avion.raw``, and so of the batch that it goes into."""
+    place, source = stored.said["place"], stored.said["source"]
+    return int(place["partition"] if place else source[0])
+
+
+def _is_whole(said: Mapping[str, Any]) -> bool:
+    """Whether a letter of a batch says all that a redrive needs."""
+    return said["kind"] != "batch" or bool(said["source"] and "batch-id" in said["headers"])
+
+
 def _why_not(stored: Stored, most: int) -> str:
     """Why a letter cannot be sent again; empty when it can."""
     said = stored.said
-    if not said or said["reason"] == "malformed":
+    if not said or said["reason"] == "malformed" or not _is_whole(said):
         return "not a batch or a record of spotstream's; look at it with `dlq show --json`, then discard it"
     if said["stage"] == "tail":
         return (
@@ -167,8 +183,8 @@ def _as_it_was(stored: Stored, letter: DeadLetter) -> Sending:
     waiting = [part_key for part_key, _ in parts.split(stored.key, marked)]
     headers.append((REDRIVE_OF, ",".join(waiting).encode()))
     made = Batch(letter.idempotency_key, letter.headers["batch-id"], letter.original, letter.records)
-    partition = int(letter.headers["source-partition"])
     gone = [key for key in stored.messages if key not in waiting]
+    partition = letter.source.partition if letter.source else -1
     return Sending(made, headers, partition, {stored.key: marked}, {}, gone)
 
 
@@ -176,7 +192,7 @@ def _by_partition(records: Sequence[Stored], most: int) -> Iterator[list[Stored]
     """Records of one raw partition together, in their order there."""
     found: dict[int, list[Stored]] = defaultdict(list)
     for stored in records:
-        found[stored.said["place"]["partition"]].append(stored)
+        found[_partition(stored)].append(stored)
     for _, some in sorted(found.items()):
         some.sort(key=lambda stored: int(stored.said["place"]["raw_offset"]))
         yield from _cut(some, most)

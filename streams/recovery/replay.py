@@ -145,7 +145,10 @@ def _booked(kafka: KafkaSettings, name: str) -> Counter[str]:
     """What Avstar said to the batches of this replay: as the first time, to a key that it knows."""
     found = Counter(taken=0, rejected=0)
     for message in read_all(kafka, RECEIPTS.name):
-        receipt = Receipt.load(message.value())
+        try:
+            receipt = Receipt.load(message.value())
+        except ValueError:
+            continue  # a stranger's
         if receipt.replay == name:
             found.update(taken=receipt.accepted + receipt.duplicates, rejected=len(receipt.rejected))
     return found

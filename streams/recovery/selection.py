@@ -142,7 +142,10 @@ def _outcomes(kafka: KafkaSettings, wanted: Wanted) -> dict[tuple[str, Source], 
     begins = beginnings(kafka, RAW.name)
     found: dict[tuple[str, Source], _Outcome] = {}
     for message in read_all(kafka, RECEIPTS.name):
-        receipt = Receipt.model_validate_json(message.value() or b"")
+        try:
+            receipt = Receipt.load(message.value())
+        except ValueError:
+            continue  # a stranger's
         source = receipt.source
         if receipt.place or not receipt.records:
             continue
@@ -151,7 +154,7 @@ def _outcomes(kafka: KafkaSettings, wanted: Wanted) -> dict[tuple[str, Source], 
             gone = source.last < begins.get(source.partition, 0)
             if not gone or not wanted.since or datetime.fromisoformat(receipt.at) < wanted.since:
                 continue
-        key = (message.key() or b"").decode()
+        key = (message.key() or b"").decode(errors="replace")
         outcome = found.setdefault((key, source), _Outcome(receipt.records, receipt.from_letters))
         outcome.learn(receipt)
     return found

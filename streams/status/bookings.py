@@ -2,9 +2,9 @@
 
 from collections import deque
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import orjson
+from schemas.letter import Receipt
 
 #: How far back receipts are read.
 SPAN = timedelta(hours=24)
@@ -33,21 +33,21 @@ class Bookings:
     def take(self, value: bytes | None) -> None:
         """A receipt."""
         try:
-            said: dict[str, Any] = orjson.loads(value or b"")
-            at, status, records = said["at"], said["status"], said["records"]
-        except (ValueError, KeyError, TypeError):
+            receipt = Receipt.load(value)
+        except ValueError:
             return
+        at = receipt.at
         before = self._hours.get(at[:13], Booked())
-        if status in ("delivered", "redriven"):
+        if receipt.status in ("delivered", "redriven"):
             self.last = max(self.last, at)
-            self._sizes.append(records)
+            self._sizes.append(receipt.records)
             self._hours[at[:13]] = Booked(
-                before.new + said.get("accepted", 0),
-                before.known + said.get("duplicates", 0),
-                before.rejected + len(said.get("rejected", ())),
+                before.new + receipt.accepted,
+                before.known + receipt.duplicates,
+                before.rejected + len(receipt.rejected),
                 before.dead,
             )
-        elif status == "dead_lettered":
+        elif receipt.status == "dead_lettered":
             self._hours[at[:13]] = before._replace(dead=before.dead + 1)
 
     def booked(self, now: datetime) -> Booked:

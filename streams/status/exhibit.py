@@ -19,12 +19,10 @@ def exhibit(kafka: KafkaSettings, stored: Stored) -> dict[str, Any]:
 
     Raises :class:`Problem` when it is not one of ours, or gone, and :class:`Unreachable`.
     """
-    try:
-        letter = letters.load(kafka, [stored]).get(stored.key)
-    except ValueError:
-        raise Problem("not a dead letter of spotstream's", where=stored.key) from None
+    letter = letters.load(kafka, [stored]).get(stored.key)
     if letter is None:
-        raise Problem("it has ended, or parts of it are missing", where=stored.key)
+        what = "it has ended, parts of it are missing, or it is not a dead letter of spotstream's"
+        raise Problem(what, where=stored.key)
     descriptor = deadletters.descriptor_of(kafka, letter)
     cells, faults = deadletters.cells(letter, descriptor) if letter.kind == "record" else ([], {})
     return {

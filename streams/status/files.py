@@ -1,10 +1,10 @@
 """What the tailers have published, as their checkpoints tell: files, records, how much is left."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import orjson
 
-from streams.tail.checkpoint import CLAIM
+from streams.tail.checkpoint import CLAIM, Checkpoint
 
 
 class _File(NamedTuple):
@@ -42,8 +42,8 @@ class Files:
     def describe(self, key: bytes, value: bytes | None) -> None:
         """A file's descriptor."""
         try:
-            self.paths[key.hex()] = orjson.loads(value or b"")["path"]
-        except (ValueError, TypeError, KeyError):
+            self.paths[key.hex()] = str(orjson.loads(value or b"")["path"])
+        except (ValueError, TypeError, LookupError):
             self.paths.pop(key.hex(), None)
 
     def take(self, key: bytes, value: bytes | None) -> None:
@@ -73,13 +73,14 @@ class Files:
 
 
 def _file(value: bytes | None) -> _File | None:
-    """None for a copy of another file, too, of which nothing is published."""
-    if value is None:
+    """None for a copy of another file, too, of which nothing is published; and for what is no checkpoint."""
+    try:
+        said = Checkpoint.model_validate_json(value or b"")
+    except ValueError:
         return None
-    said: dict[str, Any] = orjson.loads(value)
-    if said.get("copy_of"):
+    if said.copy_of:
         return None
-    ended = said.get("finished", False) or said.get("gone", False)
+    ended = said.finished or said.gone
     # What a gzip file holds beyond the position is known once it has been read.
-    behind = 0 if ended else max(0, said.get("size", 0) - said["position"])
-    return _File(said["path"], said["records"], behind, ended, said.get("gone", False), said["at"])
+    behind = 0 if ended else max(0, said.size - said.position)
+    return _File(said.path, said.records, behind, ended, said.gone, said.at)

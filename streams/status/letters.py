@@ -7,10 +7,8 @@ from datetime import UTC, datetime
 from sys import intern
 from typing import Any, NamedTuple
 
-import orjson
-
 from schemas import airing, parts
-from schemas.letter import stamp
+from schemas.letter import DeadLetter, stamp
 from streams import moment
 from streams.recovery.letters import Stored
 
@@ -201,10 +199,6 @@ class Letters:
 
 
 def _said(value: bytes) -> dict[str, Any]:
-    try:
-        said = orjson.loads(value)
-        if {"kind", "stage", "reason", "last_failure"} <= said.keys():
-            return dict(said)
-    except (ValueError, AttributeError):
-        pass
+    with suppress(ValueError):
+        return DeadLetter.load(value).model_dump(exclude={"original"})
     return {"kind": "unknown", "stage": "unknown", "reason": "unreadable", "last_failure": ""}

@@ -9,8 +9,9 @@ from uuid import uuid4
 
 import orjson
 from isal import isal_zlib
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
+from schemas.errors import Problem
 from schemas.letter import now
 from streams.formats.gzipped import START, Member
 from streams.tail import chain
@@ -77,15 +78,15 @@ class Checkpoint(BaseModel):
     inode: int
     descriptor: str  #: id, 32 hex digits, of the last record's; empty before the first record
     partition: int  #: of the raw topic; with ``tail.partitioning = "block"`` the last block's
-    position: int
-    records: int
+    position: int = Field(ge=0, le=1 << 53)
+    records: int = Field(ge=0, le=1 << 53)
     oversized: int = 0
     skipped: int
     pending: int
     head: Stretch  #: the first bytes of the file
     recent: Stretch  #: the bytes before ``position``
     kept: str = ""  #: those bytes themselves, up to :data:`KEPT`; deflated, base 64
-    size: int = 0  #: bytes that had been seen of the file
+    size: int = Field(0, ge=0, le=1 << 53)  #: bytes that had been seen of the file
     member: Member = START  #: of a gzip file: where reading can go on from
     link: str = ""  #: see :class:`.chain.Chain`; hex
     digest: str = ""  #: of everything before ``position``; hex
@@ -205,17 +206,25 @@ def read(kafka: KafkaSettings) -> State:
 
 
 def state(latest: dict[bytes, bytes], parsed: dict[bytes, tuple[bytes, Checkpoint]] | None = None) -> State:
-    """From the latest value of every key, in the order in which the keys appeared.
+    """From the latest value of every key, in the order in which they appeared. Raises :class:`Problem`.
 
     ``parsed`` keeps the checkpoints for the next time, for thousands take a while.
     """
     told = State({}, {})
     parsed = {} if parsed is None else parsed
     for key, value in latest.items():
-        if key.startswith(CLAIM):
-            told.claims[key[len(CLAIM) :].decode()] = orjson.loads(value)["instance"]
-        else:
-            if key not in parsed or parsed[key][0] is not value:
-                parsed[key] = (value, Checkpoint.model_validate_json(value))
-            told.files[key.decode()] = parsed[key][1]
+        try:
+            if key.startswith(CLAIM):
+                told.claims[key[len(CLAIM) :].decode()] = str(orjson.loads(value)["instance"])
+            else:
+                if key not in parsed or parsed[key][0] is not value:
+                    parsed[key] = (value, Checkpoint.model_validate_json(value))
+                told.files[key.decode()] = parsed[key][1]
+        except (ValueError, LookupError, TypeError):
+            # To pass it over could publish a file again: perhaps it hides the checkpoint of one.
+            raise Problem(
+                f"what stands under the key {key!r} is no checkpoint of spotstream's",
+                where=CHECKPOINTS.name,
+                remedy="find out who wrote it; a message without a value under that key ends it",
+            ) from None
     return told

@@ -18,7 +18,7 @@ def read_descriptors(kafka: KafkaSettings) -> dict[bytes, Descriptor]:
     found: dict[bytes, Descriptor] = {}
     for key, value in read_compacted(kafka, FILES.name).items():
         with suppress(ValueError):
-            found[key] = Descriptor.load(value)
+            found[key] = Descriptor.read(key, value)
     return found
 
 
@@ -72,11 +72,9 @@ class Descriptors:
                 raise problem(error, self._kafka, FILES.name)
 
     def _add(self, key: bytes, value: bytes) -> None:
-        try:
-            self._known[key] = Descriptor.load(value)
-        except ValueError:
-            # Not ours; records that point to it are rejected for having no descriptor.
-            self._known.pop(key, None)
+        # What is not ours is left out; records that point to it are rejected for having no descriptor.
+        with suppress(ValueError):
+            self._known[key] = Descriptor.read(key, value)
 
     def close(self) -> None:
         """Leave the broker."""
