@@ -26,7 +26,7 @@ _PLACEMENT = re.compile("[0-9a-f]{64}")
 
 _GZIP = 31  #: zlib's number for it, with the largest window
 
-_MULTIPART = "multipart/form-data"
+_JSON, _MULTIPART = "application/json", "multipart/form-data"
 _RECORDS_PART = b'name="records"\r\nContent-Type: application/x-ndjson\r\n\r\n'
 
 
@@ -122,7 +122,7 @@ class Batch(NamedTuple):
     batch_id: str
     body: bytes
     records: int
-    content_type: str = "application/json"
+    content_type: str = _JSON
     content_encoding: str = "gzip"
 
     @property
@@ -188,7 +188,12 @@ def build(records: Sequence[tuple[str, bytes]], upload: Upload = AUTO) -> Batch:
         body = b'{"batch_id":"%b","records":[%b]}' % (batch_id.encode(), b",".join(parts))
         return Batch(key, batch_id, _compressed(body), len(records))
     body = _multipart(batch_id.encode(), parts)
-    return Batch(key, batch_id, _compressed(body), len(records), f"{_MULTIPART}; boundary={batch_id}")
+    return Batch(key, batch_id, _compressed(body), len(records), content_types(batch_id)[1])
+
+
+def content_types(batch_id: str) -> tuple[str, str]:
+    """What the body of a batch of this id may be: JSON, or multipart."""
+    return _JSON, f"{_MULTIPART}; boundary={batch_id}"
 
 
 def records_of(batch: Batch) -> list[dict[str, Any]]:
