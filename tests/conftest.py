@@ -26,6 +26,11 @@ settings.load_profile("spotstream")
 _ENDS_WITHIN_S = 60.0
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How much of the longest tests is wanted."""
+    parser.addoption("--hostile-share", type=float, default=1.0, help="of a million hostile records")
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """A thread that a test left behind does not keep the run from ending: what hangs is shown, and left."""
 

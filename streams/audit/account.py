@@ -25,7 +25,7 @@ from streams.dispatch import message as batches
 from streams.settings import Settings
 from streams.tail import checkpoint
 from streams.tail.checkpoint import Checkpoint
-from streams.tail.source import OpenFile, Source
+from streams.tail.source import OpenFile, OverwrittenError, Source
 from topics.catalogue import BATCHES, DLQ, FILES, RAW, RECEIPTS, Topic
 from topics.connection import KafkaSettings
 from topics.reader import beginnings, read_all
@@ -175,9 +175,13 @@ def _unpublished(
     except UsageError:
         source = None  # another file by now
     found = 0
-    while source and (framed := source.read(final=False)):
-        found += framed.count + len(framed.oversized)
-    file.close()
+    try:
+        while source and (framed := source.read(final=False)):
+            found += framed.count + len(framed.oversized)
+    except (OSError, OverwrittenError):
+        pass  # damaged, or written anew meanwhile: the tailer tells that, and reads no further either
+    finally:
+        file.close()
     return found
 
 
