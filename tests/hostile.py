@@ -30,7 +30,21 @@ _TIMES = [
     "02:30:00", "26:30:00", "01:30:00", "25:30:00.999", "24:00:00", "29:59:59", "29:59:59.999", "30:00:00", "23:59:60", "-1:00:00",
     "06:00", "99:99:99", "2:3:4", "12:00:00.1234567",
 ]  # fmt: skip
-_MONEY = ["1e309", "NaN", "-0.00", "9" * 400, "9" * 15 + ".99", "1,2,3", "0x10", "1.005", "٣", "∞", "--1", "1.", ".5"]
+_MONEY = [
+    "1e309",
+    "NaN",
+    "-0.00",
+    "9" * 400,
+    "9" * 15 + ".99",
+    "1,2,3",
+    "0x10",
+    "1.005",
+    "٣",
+    "∞",
+    "--1",
+    "1.",
+    ".5",
+]
 
 
 def _insert(data: bytes, what: bytes, choose: random.Random) -> bytes:
@@ -50,7 +64,11 @@ def _cut(data: bytes, choose: random.Random) -> bytes:
 
 
 def _giant(data: bytes, choose: random.Random) -> bytes:
-    return _insert(data, choose.choice([b"x", b"\xc3\xa9", b" ", b'""', b"\0"]) * choose.choice([130, 5000, 60_000]), choose)
+    return _insert(
+        data,
+        choose.choice([b"x", b"\xc3\xa9", b" ", b'""', b"\0"]) * choose.choice([130, 5000, 60_000]),
+        choose,
+    )
 
 
 def _cell(pattern: bytes, others: list[str]) -> Spoil:
@@ -91,7 +109,9 @@ _MARKS = [
 ]  # fmt: skip
 _MARKUP: list[Spoil] = [
     lambda data, choose: _insert(data, choose.choice(_MARKS), choose),
-    lambda data, choose: re.sub(rb"<(/?)(\w+)", lambda m: b"<" + m[1] + choose.choice([m[2], b"A", b"Spot_id"]), data, count=3),
+    lambda data, choose: re.sub(
+        rb"<(/?)(\w+)", lambda m: b"<" + m[1] + choose.choice([m[2], b"A", b"Spot_id"]), data, count=3
+    ),
 ]
 SPOILS: dict[Format, list[Spoil]] = {
     "csv": ANY + 2 * (_QUOTES + _TABLE),
@@ -103,7 +123,10 @@ SPOILS: dict[Format, list[Spoil]] = {
 #: Nine levels of ten: a gigabyte of laughter, if anybody expands it.
 LAUGHS = (
     b'<?xml version="1.0"?><!DOCTYPE lolz [<!ENTITY lol "lol">'
-    + b"".join(b'<!ENTITY lol%d "%b">' % (n, (b"&lol%d;" % (n - 1) if n > 1 else b"&lol;") * 10) for n in range(1, 10))
+    + b"".join(
+        b'<!ENTITY lol%d "%b">' % (n, (b"&lol%d;" % (n - 1) if n > 1 else b"&lol;") * 10)
+        for n in range(1, 10)
+    )
     + b'<!ENTITY ext SYSTEM "file:///etc/passwd">]>\n'
 )
 
@@ -142,7 +165,9 @@ FILES: list[Spoil] = [
     lambda data, choose: b"\xef\xbb\xbf" + data,
     lambda data, choose: data.replace(b"\n", choose.choice([b"\r", b"\r\n", b"\n\n", b"\n\r"])),
     lambda data, choose: data[: choose.randrange(len(data))],
-    lambda data, choose: choose.choice([b"", b"\n", b"\0", b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf", b"\x1f\x8b"]),
+    lambda data, choose: choose.choice(
+        [b"", b"\n", b"\0", b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf", b"\x1f\x8b"]
+    ),
     lambda data, choose: choose.randbytes(choose.randrange(5000)),
     lambda data, choose: LAUGHS + data.replace(b"</", b"&lol9;&ext;</", 3),
     lambda data, choose: gzip.compress(data),

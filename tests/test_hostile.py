@@ -12,8 +12,8 @@ import hostile
 import psutil
 import pytest
 from flow import Flow, Process, _children
-from tailing import HEADER, lines
 
+from streams.lab.generate import generate
 from topics.catalogue import DLQ, RAW
 from topics.reader import read_all
 
@@ -129,12 +129,11 @@ def longest(flow: Flow, size: int, seconds: float) -> None:
     """A line of so many bytes, plain and compressed, between others: those are booked, it is not."""
     folder = flow.folder / "long"
     folder.mkdir()
-    number = 10_000 * flow._number
-    head = HEADER + b"".join(lines(number, number + 5))
-    hostile.with_a_line(folder / "line.csv", head, size, b"".join(lines(number + 5, number + 10)))
-    hostile.bomb(folder / "bomb.csv.gz", HEADER, size // 10, b"".join(lines(number + 10, number + 15)))
-    inner = gzip.compress(bytes(size // 100))
-    (folder / "nested.csv.gz").write_bytes(gzip.compress(HEADER + inner + b"\n" + lines(number + 15, number + 16)[0]))
+    head, *good = [line.data for line in generate(16, size + flow._number)]
+    hostile.with_a_line(folder / "line.csv", head + b"".join(good[:5]), size, b"".join(good[5:10]))
+    hostile.bomb(folder / "bomb.csv.gz", head, size // 10, b"".join(good[10:15]))
+    inner = gzip.compress(bytes(size // 100)).replace(b"\n", b"")
+    (folder / "nested.csv.gz").write_bytes(gzip.compress(head + inner + b"\n" + good[15]))
     begin = time.monotonic()
     with Watch() as watch:
         worker = watch.over(flow.start("worker", **HASTE))
