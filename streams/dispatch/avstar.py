@@ -78,7 +78,7 @@ class Avstar:
             return Unavailable(exchange, _since_ms(started), why)
         exchange["status"] = reply.status
         exchange["response_headers"] = {
-            name: HIDDEN if name.lower() in _SECRET_HEADERS else self._hidden(value)
+            self._hidden(name): HIDDEN if name.lower() in _SECRET_HEADERS else self._hidden(value)
             for name, value in reply.headers.items()
         }
         latency_ms = _since_ms(started)
@@ -99,6 +99,8 @@ class Avstar:
         )
 
     def _hidden(self, text: str) -> str:
+        # Bytes of a header that are no UTF-8 come as surrogates, which no dead letter could be written with.
+        text = text.encode(errors="backslashreplace").decode()
         return hide(text, [*self._authorizer.secrets(), *self._pool.secrets()])
 
 
