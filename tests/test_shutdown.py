@@ -25,7 +25,7 @@ def test_everybody_ends_in_time_while_it_hangs(flow: Flow, hung: str) -> None:
         "both": flow.start("worker", **HASTE),
         "subscribe": flow.start("subscribe", "spot", "--follow"),
     }
-    until(lambda: flow.booked().total() > 1000)
+    until(lambda: flow.booked().total() > 1000, 120)
     pid = getattr(flow.lab, hung).pid
     os.kill(pid, signal.SIGSTOP)
     try:
