@@ -195,9 +195,13 @@ def _bytes(text: str | None) -> bytes | None:
 def load(path: Path, lab: Lab) -> dict[str, Any]:
     """Put the state on a lab that is empty; gives it."""
     state: dict[str, Any] = json.loads(lzma.decompress(path.read_bytes()))
-    for _, (subject, (number, schema)) in sorted((of[0], (name, of)) for name, of in state["schemas"].items()):
+    for _, (subject, (number, schema)) in sorted(
+        (of[0], (name, of)) for name, of in state["schemas"].items()
+    ):
         data = json.dumps({"schema": schema, "schemaType": "AVRO"}).encode()
-        request = urllib.request.Request(f"{lab.registry.url}/subjects/{subject}/versions", data=data, method="POST")
+        request = urllib.request.Request(
+            f"{lab.registry.url}/subjects/{subject}/versions", data=data, method="POST"
+        )
         request.add_header("Content-Type", "application/vnd.schemaregistry.v1+json")
         with urllib.request.urlopen(request) as answer:
             assert json.loads(answer.read())["id"] == number
@@ -252,7 +256,9 @@ def complete(state: dict[str, Any]) -> bool:
     """Whether it has something of everything, or it would show little."""
     letters = [json.loads(_bytes(message[3]) or b"{}") for message in state["topics"][DLQ.name]]
     receipts = state["topics"][RECEIPTS.name]
-    return bool(receipts) and {"invalid", "rejected", "gave_up"} <= {letter.get("reason") for letter in letters}
+    return bool(receipts) and {"invalid", "rejected", "gave_up"} <= {
+        letter.get("reason") for letter in letters
+    }
 
 
 if __name__ == "__main__":

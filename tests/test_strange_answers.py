@@ -179,7 +179,9 @@ async def test_whatever_is_flipped_cut_or_put_in() -> None:
         answer = bytearray(choose.choice(genuine))
         for _ in range(choose.choice([1, 1, 2, 5])):
             at = choose.randrange(len(answer) or 1)
-            answer[at : at + choose.choice([0, 1, 1, 5])] = choose.choice([b"", b"\xff", b"\0", b"\r\n", b'"', b"9", b"\\ud800"])
+            answer[at : at + choose.choice([0, 1, 1, 5])] = choose.choice(
+                [b"", b"\xff", b"\0", b"\r\n", b'"', b"9", b"\\ud800"]
+            )
         made.append(bytes(answer))
         writer.write(made[-1])
 

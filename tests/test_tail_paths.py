@@ -109,6 +109,85 @@ def test_a_device_is_a_usage_error(tail: Tail, given: str) -> None:
     assert (status, f"{given}: not a regular file" in said) == (2, True), said
 
 
+#: Names that a file system takes: what terminals obey, what shells and globs mean, what is no UTF-8.
+NAMES = [
+    b"new\nline.csv",
+    b"\x1b[2Jred.csv",
+    b"*?[a].csv",
+    b"-rf.csv",
+    "\u202egnp.csv".encode(),
+    b"x" * 250 + b".csv",
+]
+
+
+@pytest.mark.parametrize("once", [True, False])
+def test_strange_names(tail: Tail, incoming: Path, once: bool) -> None:
+    """Each is read, but for what is no text: that is told, and costs the others nothing."""
+    folder = incoming.parent
+    for number, name in enumerate(NAMES, 1):
+        Path(os.fsdecode(bytes(folder) + b"/" + name)).write_bytes(
+            HEADER + lines(500 * number, 500 * number + 1)[0]
+        )
+    odd = Path(os.fsdecode(bytes(folder) + b"/\xdcber.csv"))
+    odd.write_bytes(HEADER + lines(9000, 9001)[0])
+    process = tail.start(*(["--once"] if once else []), folder)
+    there = [one for one in folder.iterdir() if one != odd]
+    until(lambda: len(tail.values(*there)) == 500 + len(NAMES))
+    if once:
+        _, said = process.communicate(timeout=30)
+        assert process.returncode == 1, said
+    else:
+        said = stop(process, status=1)
+    assert "its name is not UTF-8" in said
+    assert "Traceback" not in said
+    assert "unexpected" not in said
+    odd.rename(folder / "über.csv")
+    status, said = tail.once(folder)
+    assert status == 0, said
+    assert len(tail.values(*folder.iterdir())) == 501 + len(NAMES)
+
+
+def test_a_link_that_leads_elsewhere_meanwhile(tail: Tail, incoming: Path) -> None:
+    """To another file, to a folder, in a circle, to nothing, and back: what it led to is read once."""
+    other = tail.folder / "other.csv"
+    other.write_bytes(HEADER + b"".join(lines(500, 600)))
+    folder = tail.folder / "links"
+    folder.mkdir()
+    link = folder / "log.csv"
+    link.symlink_to(incoming)
+    process = tail.start(folder, TAIL__ROTATED_AFTER_S="0.5")
+    until(lambda: len(tail.values(link)) == 500)
+    for target in (folder, link, tail.folder / "nowhere", Path("/dev/zero"), other):
+        new = folder / ".new"
+        new.symlink_to(target)
+        new.rename(link)
+        time.sleep(0.7)
+    until(lambda: len(tail.values(link)) == 600)
+    link.unlink()
+    link.symlink_to(incoming)
+    with incoming.open("ab") as log:
+        log.write(b"".join(lines(600, 610)))
+    until(lambda: len(tail.values(link, incoming)) == 610)
+    stop(process)
+    assert sorted(tail.values(link, incoming)) == lines(0, 610)
+
+
+def test_a_folder_replaced_by_a_file_and_back(tail: Tail, incoming: Path) -> None:
+    folder = incoming.parent
+    process = tail.start(folder, TAIL__WATCH="poll", TAIL__ROTATED_AFTER_S="0.5")
+    until(lambda: len(tail.values(incoming)) == 500)
+    aside = folder.rename(tail.folder / "aside")
+    folder.write_bytes(b"no folder")
+    time.sleep(1.5)
+    folder.unlink()
+    aside.rename(folder)
+    with incoming.open("ab") as log:
+        log.write(b"".join(lines(500, 510)))
+    until(lambda: len(tail.values(incoming)) == 510)
+    stop(process)
+    assert tail.values(incoming) == lines(0, 510)
+
+
 def test_a_file_that_becomes_a_pipe_and_a_file_again(tail: Tail, incoming: Path) -> None:
     process = tail.start(incoming.parent, TAIL__ROTATED_AFTER_S="0.5")
     until(lambda: len(tail.values(incoming)) == 500)

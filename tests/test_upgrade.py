@@ -23,7 +23,9 @@ HASTE = {"BATCH__SECONDS": 0.2, "WORKER__SESSION_TIMEOUT_S": 6, "DLQ__FLOOD_SHAR
 
 
 @pytest.fixture(params=SNAPSHOTS, ids=lambda path: path.name.partition(".")[0])
-def left(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Flow, Any]]:
+def left(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Flow, Any]]:
     """A lab with the state that a release left behind."""
     with Lab(tmp_path_factory.mktemp("lab")) as lab:
         state = snapshot.load(request.param, lab)
@@ -34,7 +36,16 @@ def left(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def test_nothing_is_lost_and_nothing_done_twice(left: tuple[Flow, Any]) -> None:
     flow, state = left
     before = flow.audit()[1]
-    named = ("records", "published", "validated", "rejected", "batches", "delivered", "dead_lettered", "duplicates")
+    named = (
+        "records",
+        "published",
+        "validated",
+        "rejected",
+        "batches",
+        "delivered",
+        "dead_lettered",
+        "duplicates",
+    )
     assert {name: before[name] for name in named} == {name: state["audit"][name] for name in named}
     assert flow.run("topics", "apply")[0] == 0
     assert flow.run("config", "check")[0] == 0
@@ -74,6 +85,8 @@ def test_nothing_is_lost_and_nothing_done_twice(left: tuple[Flow, Any]) -> None:
 
     read = Counter[str]()
     for kind in VALIDATED:
-        done = subprocess.run([*COMMAND, "subscribe", kind], env=flow.environment(), capture_output=True, check=True)
+        done = subprocess.run(
+            [*COMMAND, "subscribe", kind], env=flow.environment(), capture_output=True, check=True
+        )
         read.update(json.loads(line)["placement_hash"] for line in done.stdout.splitlines())
     assert read == accepted

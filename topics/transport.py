@@ -136,7 +136,9 @@ class Consumer(driver.Consumer):
             positions = await ownership.assign(assigned, generation_id, self._thread.member)
             await self._thread.begin_epoch(ownership.epoch, positions)
         except Exception as exception:  # noqa: BLE001 - whatever it is, this process cannot own its partitions
-            if not self.should_stop:  # else what it needs is closed already, and nothing will be done with them
+            if (
+                not self.should_stop
+            ):  # else what it needs is closed already, and nothing will be done with them
                 await self.crash(exception)
             return
         self._read_offset.clear()

@@ -18,6 +18,9 @@ _KEY = re.compile(rb"[0-9a-f]{64}")
 _MOST_HEADERS = 3_145_728
 
 
+_DIGITS = 15  #: of milliseconds since 1970, until the year 30,000
+
+
 class Message(NamedTuple):
     """A message of ``avstar.batches``, read back: the request, its records' source, all its headers."""
 
@@ -49,7 +52,7 @@ class Message(NamedTuple):
     def appended_ms(self) -> int | None:
         """When the oldest of its raw records was appended, as Kafka's time stamps count."""
         text = self.headers.get("appended-ms", "")
-        return int(text) if text.isascii() and text.isdecimal() else None
+        return int(text) if text.isascii() and text.isdecimal() and len(text) <= _DIGITS else None
 
     @classmethod
     def read(cls, key: bytes | None, value: bytes | None, headers: Mapping[str, bytes | None]) -> "Message":

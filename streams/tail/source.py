@@ -38,14 +38,26 @@ class _Compressed:
         return os.pread(self._fd, size, offset)
 
 
+def _is_text(path: str) -> bool:
+    """Whether checkpoints and descriptors, which are JSON, can hold it."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class OpenFile:
     """A file open for reading; of a gzip file, what is inside.
 
-    Raises :class:`UsageError` when it cannot be opened or is no regular file.
+    Raises :class:`UsageError` when it cannot be opened, is no regular file, or has a name that is no text.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
+        if not _is_text(path):
+            shown = path.encode(errors="backslashreplace").decode()
+            raise UsageError("its name is not UTF-8", where=shown, remedy="rename it")
         try:
             # Before it is opened: that alone does things to a pipe's writer, or to a device.
             if not stat.S_ISREG(Path(path).stat().st_mode):
