@@ -1,8 +1,8 @@
-"""The state that a release leaves behind, kept: ``python tests/snapshot.py CHECKOUT tests/snapshots/NAME.json.xz``.
+"""The state that a release leaves behind, kept: ``python tests/snapshot.py CHECKOUT SNAPSHOT``.
 
-CHECKOUT is the release's. It is stopped in the middle of everything: files half read, records not validated, batches
-not sent, dead letters of all sorts. :func:`load` puts the same on another broker, message by message, at the same
-offsets: batches, receipts and letters name those.
+CHECKOUT is the release's. It is stopped in the middle of everything: files half read, records not validated,
+batches not sent, dead letters of all sorts. :func:`load` puts the same on another broker, message by message,
+at the same offsets: batches, receipts and letters name those.
 """
 
 import gzip

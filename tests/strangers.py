@@ -17,14 +17,18 @@ COMPACTED = {"avion.files", "avion.tail.checkpoints", "avstar.dlq"}
 
 #: What stands where something else should: of every type, too large, too small, too deep.
 ODD: list[Any] = [
-    None, True, 0, -1, 2**31, 2**63, 2**64 - 1, 10**30, 1e308, 0.5, "", "x", "\0", "ÿ\u2028\U0001f4a9", "-1", "9" * 5000,
-    "0-999999999999", "1/999999999999", "n/m", "é" * 40, "9999-99-99T99", "9999-12-31T23:59:59.999Z", "2026-03-01", "..", [],
+    None, True, 0, -1, 2**31, 2**63, 2**64 - 1, 10**30, 1e308, 0.5, "", "x", "\0", "ÿ\u2028\U0001f4a9", "-1",
+    "9" * 5000,
+    "0-999999999999", "1/999999999999", "n/m", "é" * 40, "9999-99-99T99", "9999-12-31T23:59:59.999Z",
+    "2026-03-01", "..", [],
     {}, [[]], [None], {"": None}, {"x": {"x": {}}},
 ]  # fmt: skip
 #: Of bytes the same, as keys and headers have them.
 ODD_BYTES = [
-    None, b"", b"\0", b"\xff" * 64, b"0" * 64, b"f" * 40, b"\xff" * 40, b"g" * 64, b"tailer:", b"tailer:\xff", b"-1", b"9" * 5000,
-    b"0-999999999999", b"99", b"a,b,,c", b"\xc3", b"x" * 40_000, b"text/plain\r\nX-Evil: 1", b"br", b"2026-03-01T11=" + b"9" * 30,
+    None, b"", b"\0", b"\xff" * 64, b"0" * 64, b"f" * 40, b"\xff" * 40, b"g" * 64, b"tailer:", b"tailer:\xff",
+    b"-1", b"9" * 5000,
+    b"0-999999999999", b"99", b"a,b,,c", b"\xc3", b"x" * 40_000, b"text/plain\r\nX-Evil: 1", b"br",
+    b"2026-03-01T11=" + b"9" * 30,
 ]  # fmt: skip
 
 
@@ -34,7 +38,7 @@ class Strange(NamedTuple):
     topic: str
     key: bytes | None
     value: bytes | None
-    headers: Headers = []
+    headers: Headers = []  # noqa: RUF012 - nobody changes it
     partition: int = -1
 
     @classmethod
@@ -162,8 +166,10 @@ _SHORT = [one for one in ODD if not isinstance(one, int) or isinstance(one, bool
 
 #: Bodies that are no batch, of which some look like one.
 _BODIES = [
-    b"", b"[]", b"null", b"{}", b'{"records":1}', b'{"records":[]}', b'{"records":[1]}', b'{"records":[null,"x"]}', b'{"records":[{}]}',
-    b'{"records":{"0":{}}}', b'{"records":[{"idempotency_key":1}]}', b'{"records":[{"idempotency_key":"xyz"}]}',
+    b"", b"[]", b"null", b"{}", b'{"records":1}', b'{"records":[]}', b'{"records":[1]}',
+    b'{"records":[null,"x"]}', b'{"records":[{}]}',
+    b'{"records":{"0":{}}}', b'{"records":[{"idempotency_key":1}]}',
+    b'{"records":[{"idempotency_key":"xyz"}]}',
     b'{"records":[{"idempotency_key":"%b","record_type":[]}]}' % (b"a" * 64), b"[" * 100_000,
 ]  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Hostile exports in bulk through the whole flow: each record is booked or rejected, and nothing dies of any."""
+"""Hostile exports in bulk through the whole flow: each record is booked or rejected, and nothing dies."""
 
 import gzip
 import json
@@ -73,7 +73,7 @@ def tailed(flow: Flow, watch: Watch, path: Path, form: str, timeout_s: float) ->
 
 
 def balanced(flow: Flow, worker: Process, watch: Watch, seconds: float) -> dict[str, Any]:
-    """All is settled, nobody died, and the books agree: what is on the raw topic is booked or a dead letter."""
+    """Nobody died, and the books agree: what is on the raw topic is booked or a dead letter."""
     flow.settle(seconds)
     assert worker.popen.poll() is None, worker.said[-3000:]
     for sign in ("Traceback", "starting it again", "judging apart"):
@@ -115,8 +115,9 @@ def bulk(flow: Flow, files: int, records: int, seed: int, seconds: float) -> Non
         assert audit["rejected"] > 0.2 * audit["records"]
     ended = time.monotonic()
     print(
-        f"{4 * files} files of {size / 1e6:.0f} MB, {audit['records']:,} records: {audit['delivered']:,} delivered,"
-        f" {audit['rejected']:,} rejected; written {written - begin:.0f} s, tailed {published - written:.0f} s,"
+        f"{4 * files} files of {size / 1e6:.0f} MB, {audit['records']:,} records:"
+        f" {audit['delivered']:,} delivered, {audit['rejected']:,} rejected;"
+        f" written {written - begin:.0f} s, tailed {published - written:.0f} s,"
         f" all settled and audited {ended - published:.0f} s later; MB at most: {dict(watch.most_mb)}"
     )
 

@@ -1,4 +1,4 @@
-"""SIGTERM under load, while the broker or Avstar hangs: all end within ten seconds, and nothing is lost of it."""
+"""SIGTERM under load, while the broker or Avstar hangs: all end within ten seconds, and nothing is lost."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Answers that no server should give, byte by byte: each is one more try, or a dead letter that can be written."""
+"""Answers that no server should give, byte by byte: each is one more try, or dead letters."""
 
 import asyncio
 import json
@@ -78,7 +78,8 @@ ANSWERS: dict[str, bytes] = {
     "RateLimit: nonsense": http(422, b"{}", b'RateLimit: "\xff";r=-1;t=1e400', b"RateLimit-Policy: ((("),
     "no UTF-8": http(422, b'{"message":"\xff\xfe"}'),
     "half a surrogate": http(422, b'{"message":"\\ud800","rejected":[]}'),
-    "half a surrogate, 207": http(207, b'{"accepted":1,"duplicates":0,"rejected":[{"index":0,"code":"\\ud800","message":""}]}'),
+    "half a surrogate, 207": http(207,
+    b'{"accepted":1,"duplicates":0,"rejected":[{"index":0,"code":"\\ud800","message":""}]}'),
     "a NUL in a message": http(422, b'{"message":"a\\u0000b"}'),
     "JSON nested too deep": http(422, b"[" * 100_000),
     "JSON nested too deep, 200": http(200, b'{"accepted":' * 100_000),
@@ -171,7 +172,8 @@ async def test_it_is_a_try_or_a_letter(name: str) -> None:
 async def test_whatever_is_flipped_cut_or_put_in() -> None:
     choose = random.Random(3)
     genuine = [
-        http(200, BOOKED), partly(NO), refused(NO), http(503, b'{"message":"m"}', b"Retry-After: 0"), http(422, b'{"message":"m"}'),
+        http(200, BOOKED), partly(NO), refused(NO), http(503, b'{"message":"m"}', b"Retry-After: 0"),
+        http(422, b'{"message":"m"}'),
     ]  # fmt: skip
     made: list[bytes] = []
 

@@ -1,4 +1,4 @@
-"""From an earlier release's state (tests/snapshot.py), stopped in the middle of everything, this one goes on."""
+"""From an earlier release's state, stopped in the midst of everything, today's goes on: tests/snapshot.py."""
 
 import gzip
 import json
