@@ -11,7 +11,7 @@ from schemas.profile import Profile
 
 def _known(encoding: str) -> str:
     try:
-        b"".decode(encoding)
+        "x".encode(encoding)  # of nothing Python looks up no encoding
     except LookupError:
         raise ValueError("no encoding of text") from None
     return encoding

@@ -277,14 +277,14 @@ class Source:
     def _lengthen(self, block: bytes) -> None:
         """Bring chain and proof to the position. What was read beyond is kept, but not a line without end."""
         ahead = self._ahead + block
+        is_long = self.held > self._settings.max_record_bytes + GRID
         if self._chain.end + len(ahead) != self.end:
             while missing := self.file.read(self._chain.end, min(GRID, self.position - self._chain.end)):
                 self._prove(missing)
-            ahead = self.file.read(self.position, self.held)
+            ahead = b"" if is_long else self.file.read(self.position, self.held)
         done = self.position - self._chain.end
         self._prove(memoryview(ahead)[:done])
-        ahead = ahead[done:]
-        self._ahead = ahead if len(ahead) <= self._settings.max_record_bytes + GRID else b""
+        self._ahead = b"" if is_long else ahead[done:]
 
     def _prove(self, data: bytes | memoryview) -> None:
         self._chain.feed(data)
