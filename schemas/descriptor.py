@@ -17,6 +17,10 @@ def _known(encoding: str) -> str:
     return encoding
 
 
+#: The name of an encoding that Python has.
+Encoding = Annotated[str, AfterValidator(_known)]
+
+
 class Descriptor(BaseModel):
     """A file as its first reader saw it; a worker needs nothing else to parse any of its records.
 
@@ -29,7 +33,7 @@ class Descriptor(BaseModel):
     path: str  #: absolute; of a feed ``feed:NAME``
     identity: str  #: the file's identity, hex, which survives renames; of a feed ``feed:NAME``
     format: Literal["csv", "tsv", "fixed", "xml"]  #: of its records
-    encoding: Annotated[str, AfterValidator(_known)]  #: as Python names it
+    encoding: Encoding  #: as Python names it
     header: tuple[str, ...] = ()  #: the headings, in order
     profile: Profile  #: the whole mapping profile
 

@@ -62,7 +62,7 @@ def _type(written: str) -> str:
     plain = re.sub(r"NotRequired\[(.+)\]$", r"\1", written).removesuffix(" | None")
     if plain.startswith("Literal"):
         return re.sub(r'"(\w[\w-]*)"', r"`\1`", plain[len("Literal[") : -1])
-    return {"Original": "str"}.get(plain, plain)
+    return {"Original": "str", "Encoding": "str"}.get(plain, plain)
 
 
 def _table(head: str, rows: Iterator[tuple[str, str, str]]) -> list[str]:
