@@ -428,12 +428,16 @@ def bench(
     *,
     records: Annotated[int, typer.Option(min=10_000, help="In each run.")] = 1_000_000,
     runs: Annotated[int, typer.Option(min=1, help="Counted ones of each, after three to warm up.")] = 5,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Draw the results into this file: .svg, .png, .pdf. Needs the extra `bench`."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """The benchmarks, each beside its baselines in one run."""
     from streams.lab.bench.benchmarks import run
 
-    run(names or [], records, runs, as_json=json)
+    run(names or [], records, runs, as_json=json, picture=plot)
 
 
 def main() -> None:

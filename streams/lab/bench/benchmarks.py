@@ -9,7 +9,7 @@ import orjson
 
 from schemas.errors import UsageError
 from streams import log
-from streams.lab.bench import dispatching, tailing, validating
+from streams.lab.bench import dispatching, plot, tailing, validating
 from streams.lab.bench.contest import Benchmark, show
 from streams.lab.bench.delay import Delay
 from streams.lab.bench.latency import Latency
@@ -26,16 +26,18 @@ BENCHMARKS: dict[str, Callable[[Lab, Path, int], Benchmark]] = {
 }
 
 
-def run(names: Sequence[str], records: int, runs: int, *, as_json: bool) -> None:
-    """Run the benchmarks of ``names`` (all by default) and print their results.
+def run(names: Sequence[str], records: int, runs: int, *, as_json: bool, picture: Path | None) -> None:
+    """Run the benchmarks of ``names`` (all by default), print their results and draw them as ``picture``.
 
-    Raises :class:`UsageError` for a name that is none.
+    Raises :class:`UsageError` for a name that is none, or a picture that cannot be drawn.
     """
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
         raise UsageError(
             f"no such benchmark: {', '.join(unknown)}", remedy=f"there are {', '.join(BENCHMARKS)}"
         )
+    if picture:
+        plot.check(picture)
     log.configure(LogSettings(level="error"))
     interrupt_on_signals()
     results = []
@@ -44,5 +46,7 @@ def run(names: Sequence[str], records: int, runs: int, *, as_json: bool) -> None
             results.append(BENCHMARKS[name](lab, Path(folder), records).hold(runs))
         if not as_json:
             show(results[-1])
+    if picture:
+        plot.plot(results, picture)
     if as_json:
         sys.stdout.write(orjson.dumps(results).decode() + "\n")
