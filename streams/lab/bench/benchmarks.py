@@ -21,7 +21,7 @@ BENCHMARKS: dict[str, Callable[[Lab, Path, int], Benchmark]] = {
     "tail-many": tailing.many,
     "tail-delay": Delay,
     "validate": validating.contest,
-    "dispatch": dispatching.contest,
+    "dispatch": dispatching.Dispatch,
     "latency": Latency,
 }
 
