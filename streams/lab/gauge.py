@@ -11,6 +11,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from schemas.errors import Unreachable
 from streams.settings import Settings
 from topics.catalogue import FILES, RAW, RECEIPTS, Topic
+from topics.provision import declared
 from topics.reader import read_all
 
 _PAGE_S = 1.0
@@ -34,6 +35,7 @@ class Gauge:
     def __init__(self, settings: Settings, pages: dict[str, str]) -> None:
         self._kafka, self._pages = settings.kafka, pages
         self._admin = AdminClient(settings.kafka.confluent())
+        self._partitions = {topic.name: topic.partitions for topic in declared(settings.kafka)}
         self._counters: dict[str, dict[str, float]] = {}
 
     def ready(self) -> bool:
@@ -73,7 +75,8 @@ class Gauge:
         return [message.timestamp()[1] for message in read_all(self._kafka, topic.name)]
 
     def _ends(self, topic: Topic) -> dict[int, int]:
-        wanted = {part: OffsetSpec.latest() for part in _partitions(topic, range(topic.partitions))}
+        parts = _partitions(topic, range(self._partitions[topic.name]))
+        wanted = {part: OffsetSpec.latest() for part in parts}
         try:
             asked = self._admin.list_offsets(wanted, request_timeout=self._kafka.timeout_s)
             return {part.partition: answer.result().offset for part, answer in asked.items()}
