@@ -214,6 +214,11 @@ def beginnings(kafka: KafkaSettings, topic: str) -> dict[int, int]:
     return _offsets(kafka, topic, EARLIEST)
 
 
+def ends(kafka: KafkaSettings, topic: str, asker: Asker | None = None) -> dict[int, int]:
+    """The offset after the last record or marker of each partition, open transactions included."""
+    return _offsets(kafka, topic, LATEST, asker)
+
+
 def _stretches(offsets: list[int]) -> Iterator[list[int]]:
     start = 0
     for index in range(1, len(offsets) + 1):
