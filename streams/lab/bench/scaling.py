@@ -16,8 +16,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import psutil
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 
 from schemas.errors import Problem
 from streams import settings
@@ -27,6 +25,7 @@ from streams.lab.bench.sink import pin
 from streams.lab.gauge import Gauge
 from streams.lab.generate import generate, write
 from streams.lab.scales import Scales
+from streams.lab.service import free_port
 from streams.lab.up import Lab
 from streams.tail import checkpoint
 from topics.catalogue import BATCHES, DISPATCHING, RAW, RECEIPTS, VALIDATING
@@ -106,7 +105,8 @@ class _Flow:
     def __init__(self, lab: Lab, folder: Path, size: Size) -> None:
         self._lab, self._size = lab, size
         self._settings = settings.load({"kafka": lab.kafka.model_dump(exclude_unset=True)})
-        self._gauge, self._scales = Gauge(self._settings, {}), Scales()
+        self._pages: dict[str, str] = {}
+        self._gauge, self._scales = Gauge(self._settings, self._pages), Scales()
         self._logs, self._said = folder / "logs", folder / "said"
         self._logs.mkdir()
         self._started: list[psutil.Popen] = []
@@ -115,20 +115,24 @@ class _Flow:
     @contextmanager
     def running(self) -> Iterator[None]:
         """A tailer of a folder, and the workers, each on a core of its own."""
-        given = {"TAIL__PARTITIONING": "block", "WORKER__WEB_PORT": "0", "LOG__LEVEL": "warning"}
+        given = {"TAIL__PARTITIONING": "block", "LOG__LEVEL": "warning"}
         environment = self._lab.environment | {f"SPOTSTREAM_{name}": value for name, value in given.items()}
         environment["PATH"] = "/usr/bin:/bin"
         with self._said.open("wb") as said:
 
-            def start(*arguments: str) -> psutil.Popen:
+            def start(*arguments: str, port: int = 0) -> psutil.Popen:
                 command = [sys.executable, "-m", "streams.cli", *arguments]
-                self._started.append(psutil.Popen(command, env=environment, stderr=said))
+                ours = environment | {"SPOTSTREAM_WORKER__WEB_PORT": str(port)}
+                self._started.append(psutil.Popen(command, env=ours, stderr=said))
                 return self._started[-1]
 
             try:
                 start("tail", str(self._logs))
                 for core in range(self._size.workers):
-                    pin(start("worker").pid, -1 - core)
+                    port = free_port(len(_ROLES))
+                    pin(start("worker", port=port).pid, -1 - core)
+                    for index, role in enumerate(_ROLES):
+                        self._pages[f"{role} {core}"] = f"http://127.0.0.1:{port + index}/status/"
                 yield
             finally:
                 for process in self._started:
@@ -138,7 +142,7 @@ class _Flow:
 
     def measure(self, log: Path) -> dict[str, int | float]:
         """From the moment when the log is there to its last booking."""
-        self._until(self._joined, _LONGEST_S)
+        self._until(self._gauge.ready, _LONGEST_S)
         self._pass(_log(log.parent, _WARM_UP), _WARM_UP, "warm.csv")
         self._weigh()
         began = time.time()
@@ -179,17 +183,6 @@ class _Flow:
                 raise Problem("the flow has stopped or takes too long", where="bench scale", remedy=said)
             self._weigh()
             time.sleep(_LOOK_S)
-
-    def _joined(self) -> bool:
-        """Whether every worker has partitions in both roles."""
-        admin = AdminClient(self._settings.kafka.confluent())
-        asked = admin.describe_consumer_groups([VALIDATING, DISPATCHING])
-        try:
-            members = [answer.result().members for answer in asked.values()]
-        except KafkaException:
-            return False
-        working = [[one for one in group if one.assignment.topic_partitions] for group in members]
-        return all(len(group) == self._size.workers for group in working)
 
     def _weigh(self) -> None:
         brokers = [(f"brokers {broker.pid}", psutil.Process(broker.pid)) for broker in self._lab.brokers]
