@@ -1,9 +1,12 @@
 """The gauge: how far the flow is, on as many partitions and brokers as there are."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from confluent_kafka import Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from flow import until
 
 from streams.lab.gauge import Gauge
@@ -37,6 +40,27 @@ def test_every_partition_counts(tmp_path: Path, partitions: int) -> None:
         assert not gauge.caught_up(RAW, VALIDATING)
         reader.commit(offsets=read, asynchronous=False)
         until(lambda: gauge.caught_up(RAW, VALIDATING))
+
+
+class ChangingLeader:
+    """Answers like a partition that has just changed its leader, then as it should."""
+
+    def __init__(self, code: int) -> None:
+        self.codes = [code]
+
+    def topic(self, name: str) -> Any:
+        return SimpleNamespace(partitions={0: None})
+
+    def offsets(self, topic: str, since: Mapping[int, int], timeout_s: float) -> dict[int, int]:
+        if self.codes:
+            raise KafkaException(KafkaError(self.codes.pop()))
+        return {0: 7}
+
+
+@pytest.mark.parametrize("code", [KafkaError.OFFSET_NOT_AVAILABLE, KafkaError.FENCED_LEADER_EPOCH])
+def test_a_new_leader_is_asked_again(code: int) -> None:
+    asker: Any = ChangingLeader(code)
+    assert ends(KafkaSettings(), RAW.name, asker) == {0: 7}
 
 
 @pytest.mark.slow
