@@ -75,8 +75,8 @@ def _curves(records: int) -> dict[str, list[Size]]:
     return {
         "workers": [base._replace(workers=workers) for workers in _WORKERS],
         "partitions": [base._replace(partitions=partitions) for partitions in _PARTITIONS],
-        "records": [base._replace(records=records // part) for part in _PARTS],
         "brokers": [base._replace(brokers=brokers) for brokers in _BROKERS],
+        "records": [base._replace(records=records // part) for part in _PARTS],
     }
 
 
