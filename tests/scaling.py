@@ -27,21 +27,21 @@ SPAN_S, FILL_S = 90.0, 40.0
 class Costs(NamedTuple):
     """What the simulation starts from; :data:`MEANINGS` says what each is, and how it was measured."""
 
-    tail_us: float = 1.2
-    validate_us: float = 21.0
+    tail_us: float = 1.0
+    validate_us: float = 22.6
     window_ms: float = 1.0
     dispatch_ms: float = 2.4
-    transaction_ms: float = 22.0
-    transactions_a_second: float = 400.0
-    broker_us: float = 6.0
+    transaction_ms: float = 12.0
+    transactions_a_second: float = 1100.0
+    broker_us: float = 9.5
     answer_s: float = 0.5
-    raw_bytes: float = 60.0
-    validated_bytes: float = 60.0
-    batch_bytes: float = 99.0
+    raw_bytes: float = 76.0
+    validated_bytes: float = 123.0
+    batch_bytes: float = 98.0
 
 
 MEANINGS = {
-    "tail_us": ("a record in the tailer, processor time, µs", "`bench scale`"),
+    "tail_us": ("a record in the tailer, processor time, µs", "decisions.md, a long file"),
     "validate_us": ("a record in validation, processor time, µs", "`bench scale`"),
     "window_ms": ("a window in validation, beside its records, ms", "assumed"),
     "dispatch_ms": ("a batch in dispatch, processor time, ms", "`bench dispatch`"),

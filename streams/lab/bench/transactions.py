@@ -38,7 +38,7 @@ class Transactions:
             say(f"transactions: {producers} producers")
             rates, times = zip(*(self._run(producers) for _ in range(runs)), strict=True)
             rows.append(
-                {"producers": producers, "transactions/s": median_low(rates), "ms each": median_low(times)}
+                {"producers": producers, "transactions/s": median_low(rates), "p50 ms": median_low(times)}
             )
         work = f"one message and one group's offsets in each, {_RUN_S:g} s"
         return {"name": "transactions", "work": work, "runs": runs, "rows": rows}
