@@ -157,7 +157,8 @@ class Partition:
         self._coordinators = [flow.coordinators[(number + role) % flow.setup.brokers] for role in (0, 1)]
         self._taken = self._window = self._under_way = 0
         self._early_at = 0.0
-        self._free = [0.0, 0.0]
+        self._pending: list[deque[Callable[[], None]]] = [deque(), deque()]
+        self._committing = [False, False]
         # Not all at the same moment: files begin when they do.
         flow.clock.at((number * 0.618) % 1 * flow.setup.batch_seconds, self._wait)
 
@@ -218,18 +219,28 @@ class Partition:
         self._close_early(self._window)
 
     def _commit(self, role: int, then: Callable[[], None]) -> None:
-        """A transaction, after the last one of this partition and in its turn at the coordinator."""
-        costs, clock = self._flow.costs, self._flow.clock
+        """In a transaction, when the last one of this partition and role has ended."""
+        self._pending[role].append(then)
+        if not self._committing[role]:
+            self._begin(role)
 
-        def begin() -> None:
-            self._flow.seen.transactions += clock.now > FILL_S
-            self._coordinators[role].serve(1 / costs.transactions_a_second, end)
+    def _begin(self, role: int) -> None:
+        """Validation commits window by window, dispatch all that has ended; in turn at the coordinator."""
+        costs, clock, pending = self._flow.costs, self._flow.clock, self._pending[role]
+        whole = [pending.popleft() for _ in range(len(pending) if role else 1)]
+        self._committing[role] = True
+        self._flow.seen.transactions += clock.now > FILL_S
 
         def end() -> None:
-            clock.at(clock.now + costs.transaction_ms / 1e3, then)
+            self._committing[role] = False
+            for then in whole:
+                then()
+            if pending and not self._committing[role]:
+                self._begin(role)
 
-        self._free[role] = max(self._free[role], clock.now) + costs.transaction_ms / 1e3
-        clock.at(self._free[role] - costs.transaction_ms / 1e3, begin)
+        self._coordinators[role].serve(
+            1 / costs.transactions_a_second, lambda: clock.at(clock.now + costs.transaction_ms / 1e3, end)
+        )
 
 
 class Flow:
