@@ -28,12 +28,12 @@ class Costs(NamedTuple):
     """What the simulation starts from; :data:`MEANINGS` says what each is, and how it was measured."""
 
     tail_us: float = 1.0
-    validate_us: float = 22.6
+    validate_us: float = 18.2
     window_ms: float = 1.0
     dispatch_ms: float = 2.4
     transaction_ms: float = 12.0
     transactions_a_second: float = 1100.0
-    broker_us: float = 9.5
+    broker_us: float = 9.1
     answer_s: float = 0.5
     raw_bytes: float = 76.0
     validated_bytes: float = 123.0
