@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: install demo test test-quick soak chaos lint audit-deps bench fuzz lock clean
+.PHONY: install demo test test-quick soak chaos lint audit-deps bench figures fuzz lock clean
 
 install: .venv/ready
 
@@ -40,6 +40,13 @@ lint: install
 
 bench: install
 	$(BIN)/spotstream bench $(ARGS)
+
+# The figures of README.md and docs/scaling.md, measured here: an hour or two on a machine that does nothing else.
+figures: install
+	@mkdir -p .cache
+	$(BIN)/spotstream bench tail validate dispatch latency transactions --json > .cache/contests.json
+	$(BIN)/spotstream bench scale --records 20000000 --runs 1 --json > .cache/scale.json
+	$(BIN)/python tests/performance.py .cache/contests.json .cache/scale.json
 
 # Every framer for FUZZ_S seconds; inputs that broke a promise are left in .cache/fuzz.
 FUZZ_S ?= 400

@@ -422,18 +422,26 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="[NAME…]",
-            help="tail, tail-many, tail-delay, validate, dispatch, latency; else all.",
+            help="tail, tail-many, tail-delay, validate, dispatch, latency, transactions, scale; else all.",
         ),
     ] = None,
     *,
-    records: Annotated[int, typer.Option(min=10_000, help="In each run.")] = 1_000_000,
-    runs: Annotated[int, typer.Option(min=1, help="Counted ones of each, after three to warm up.")] = 5,
+    records: Annotated[
+        int, typer.Option(min=10_000, help="In each run; of `scale` in the largest.")
+    ] = 1_000_000,
+    runs: Annotated[
+        int, typer.Option(min=1, help="Counted ones of each, after three to warm up (`scale`: none).")
+    ] = 5,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Draw the results into this file: .svg, .png, .pdf. Needs the extra `bench`."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """The benchmarks, each beside its baselines in one run."""
     from streams.lab.bench.benchmarks import run
 
-    run(names or [], records, runs, as_json=json)
+    run(names or [], records, runs, as_json=json, picture=plot)
 
 
 def main() -> None:

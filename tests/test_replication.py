@@ -6,11 +6,11 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
-from cluster import Member
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from flow import Flow, until
 
 from schemas.errors import Unreachable
+from streams.lab.cluster import Member
 from topics import provision
 from topics.catalogue import RAW
 from topics.connection import KafkaSettings

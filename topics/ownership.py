@@ -37,24 +37,26 @@ def group_metadata(group: str, generation: int, member: str) -> bytes:
 #: How much longer than the broker's transaction timeout a commit may take before the process gives up on it.
 _GRACE_S = 5.0
 
-_NO_COORDINATOR_YET = frozenset(
+#: While a group's coordinator is found or moves: a moment later there is an answer.
+NO_COORDINATOR_YET = frozenset(
     {
         KafkaError.NOT_COORDINATOR,
         KafkaError.COORDINATOR_NOT_AVAILABLE,
         KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     }
 )
-#: And while a partition changes its leader: a moment later there is an answer.
+#: And while a partition changes its leader.
 _NO_LEADER_YET = frozenset(
     {
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.LEADER_NOT_AVAILABLE,
         KafkaError.FENCED_LEADER_EPOCH,
         KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.OFFSET_NOT_AVAILABLE,
         KafkaError._DESTROY_BROKER,
     }
 )
-_AWAY = _NO_COORDINATOR_YET | {
+_AWAY = NO_COORDINATOR_YET | {
     KafkaError._TIMED_OUT,
     KafkaError._TRANSPORT,
     KafkaError._ALL_BROKERS_DOWN,
@@ -331,7 +333,7 @@ class Ownership:
             try:
                 return question(*about, self.kafka.timeout_s)
             except KafkaException as exception:
-                passing = exception.args[0].code() in _NO_COORDINATOR_YET | _NO_LEADER_YET
+                passing = exception.args[0].code() in NO_COORDINATOR_YET | _NO_LEADER_YET
                 if not passing or time.monotonic() > give_up_at:
                     raise
                 time.sleep(0.1)

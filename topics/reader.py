@@ -31,6 +31,7 @@ _LEADERLESS = (
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.FENCED_LEADER_EPOCH,
     KafkaError.UNKNOWN_LEADER_EPOCH,  # of a broker that has just started
+    KafkaError.OFFSET_NOT_AVAILABLE,  # of a new leader that does not know its end yet (KIP-207)
 )
 #: What a reader that follows waits out.
 _PASSING = (*_LEADERLESS, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT)
@@ -212,6 +213,11 @@ def read_records(
 def beginnings(kafka: KafkaSettings, topic: str) -> dict[int, int]:
     """The first offset that each partition still holds; above 0 once retention has deleted something."""
     return _offsets(kafka, topic, EARLIEST)
+
+
+def ends(kafka: KafkaSettings, topic: str, asker: Asker | None = None) -> dict[int, int]:
+    """The offset after the last record or marker of each partition, open transactions included."""
+    return _offsets(kafka, topic, LATEST, asker)
 
 
 def _stretches(offsets: list[int]) -> Iterator[list[int]]:

@@ -1,17 +1,18 @@
 """How far the flow is, told cheaply: from offsets and status pages, not from what the topics hold."""
 
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import orjson
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import KafkaException
 
 from schemas.errors import Unreachable
 from streams.settings import Settings
-from topics.catalogue import FILES, RAW, RECEIPTS, Topic
-from topics.reader import read_all
+from topics.admin import Asker
+from topics.catalogue import FILES, RAW, RECEIPTS, VALIDATING, Topic
+from topics.ownership import NO_COORDINATOR_YET
+from topics.reader import ends, read_all
 
 _PAGE_S = 1.0
 
@@ -28,12 +29,12 @@ class Reading(NamedTuple):
 class Gauge:
     """Reads how far the flow on ``settings.kafka`` is, whose roles have their status pages at ``pages``.
 
-    The calls raise :class:`Unreachable` when the broker does not answer.
+    The calls raise :class:`Unreachable` when the broker does not answer, :class:`Problem` when it refuses.
     """
 
     def __init__(self, settings: Settings, pages: dict[str, str]) -> None:
         self._kafka, self._pages = settings.kafka, pages
-        self._admin = AdminClient(settings.kafka.confluent())
+        self._askers: dict[str, Asker] = {}
         self._counters: dict[str, dict[str, float]] = {}
 
     def ready(self) -> bool:
@@ -60,9 +61,9 @@ class Gauge:
 
         The last offset of a partition is the marker of its last transaction, which nobody commits.
         """
-        ends = {partition: end for partition, end in self._ends(topic).items() if end}
-        done = self._committed(topic, group, ends)
-        return all(end - done[partition] <= 1 for partition, end in ends.items())
+        held = {partition: end for partition, end in self._ends(topic).items() if end}
+        done = self._committed(topic, group, held)
+        return all(end - done[partition] <= 1 for partition, end in held.items())
 
     def seconds(self) -> float:
         """From the first record published to the last receipt of a booking, by the messages' time stamps."""
@@ -73,28 +74,24 @@ class Gauge:
         return [message.timestamp()[1] for message in read_all(self._kafka, topic.name)]
 
     def _ends(self, topic: Topic) -> dict[int, int]:
-        wanted = {part: OffsetSpec.latest() for part in _partitions(topic, range(topic.partitions))}
-        try:
-            asked = self._admin.list_offsets(wanted, request_timeout=self._kafka.timeout_s)
-            return {part.partition: answer.result().offset for part, answer in asked.items()}
-        except KafkaException as error:
-            raise self._unreachable(error) from None
+        return ends(self._kafka, topic.name, self._asker(VALIDATING))
 
-    def _committed(self, topic: Topic, group: str, partitions: Iterable[int]) -> dict[int, int]:
-        """By partition; negative where nothing is committed."""
-        wanted = ConsumerGroupTopicPartitions(group, _partitions(topic, partitions))
-        if not wanted.topic_partitions:
+    def _committed(self, topic: Topic, group: str, partitions: Collection[int]) -> dict[int, int]:
+        """By partition; negative where nothing is committed, or nobody knows it yet."""
+        if not partitions:
             return {}
         try:
-            asked = self._admin.list_consumer_group_offsets([wanted], request_timeout=self._kafka.timeout_s)
-            found = asked[group].result().topic_partitions
+            return self._asker(group).positions(topic.name, partitions, self._kafka.timeout_s)
         except KafkaException as error:
-            raise self._unreachable(error) from None
-        return {part.partition: part.offset for part in found}
+            if error.args[0].code() in NO_COORDINATOR_YET:
+                return dict.fromkeys(partitions, -1)
+            what = f"the broker does not answer: {error.args[0].str()}"
+            raise Unreachable(what, where=self._kafka.bootstrap_servers) from None
 
-    def _unreachable(self, error: KafkaException) -> Unreachable:
-        what = f"the broker does not answer: {error.args[0].str()}"
-        return Unreachable(what, where=self._kafka.bootstrap_servers)
+    def _asker(self, group: str) -> Asker:
+        if group not in self._askers:
+            self._askers[group] = Asker(self._kafka, group)
+        return self._askers[group]
 
     def _page(self, role: str) -> dict[str, Any] | None:
         try:
@@ -106,7 +103,3 @@ class Gauge:
     def _count(self, *names: str) -> int:
         # Every process has every counter, those of the other roles with 0.
         return sum(int(counters.get(name, 0)) for counters in self._counters.values() for name in names)
-
-
-def _partitions(topic: Topic, partitions: Iterable[int]) -> list[TopicPartition]:
-    return [TopicPartition(topic.name, partition) for partition in partitions]

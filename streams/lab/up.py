@@ -2,12 +2,14 @@
 
 import json
 import signal
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
 
 from streams.lab import sandbox
+from streams.lab.cluster import three
 from streams.lab.kafka import Broker
 from streams.lab.registry import Registry
 from streams.lab.service import Embedded, Service, answers
@@ -40,9 +42,23 @@ class Lab:
     ``data_dir`` has them as settings. Entering raises what the services' ``start`` raise; none runs then.
     """
 
-    def __init__(self, data_dir: Path, cache: Path | None = None) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        cache: Path | None = None,
+        *,
+        replicated: bool = False,
+        partitions: int | None = None,
+    ) -> None:
+        """``replicated``: on three brokers, each with a replica of everything, two of which are needed.
+        ``partitions``: of ``avion.raw`` and ``avstar.batches``; None: the settings' default.
+        """
         self.data_dir = data_dir.absolute()
-        self.broker = Broker(self.data_dir / "kafka", cache)
+        folder = self.data_dir / "kafka"
+        self.brokers: Sequence[Broker] = three(folder, cache) if replicated else [Broker(folder, cache)]
+        self.broker = self.brokers[0]
+        safety = {"replication_factor": 3, "min_insync_replicas": 2} if replicated else {}
+        self._given = safety | ({"partitions": partitions} if partitions else {})
         self.registry = Registry(self.data_dir / "registry", cache)
         self.sandbox = SandboxProcess(self.data_dir / "avstar")
         self._running = ExitStack()
@@ -53,24 +69,31 @@ class Lab:
         return self.data_dir / "env"
 
     @property
+    def kafka(self) -> KafkaSettings:
+        """How its brokers are reached, once they run."""
+        servers = ",".join(broker.bootstrap for broker in self.brokers)
+        return KafkaSettings(bootstrap_servers=servers, **self._given)
+
+    @property
     def environment(self) -> dict[str, str]:
         """The same, for child processes."""
         lines = (
-            f"SPOTSTREAM_KAFKA__BOOTSTRAP_SERVERS={self.broker.bootstrap}",
+            f"SPOTSTREAM_KAFKA__BOOTSTRAP_SERVERS={self.kafka.bootstrap_servers}",
+            *(f"SPOTSTREAM_KAFKA__{name.upper()}={value}" for name, value in self._given.items()),
             f"SPOTSTREAM_REGISTRY__URL={self.registry.url}",
             *sandbox.settings_lines(self.sandbox.url),
         )
         return dict(line.split("=", 1) for line in lines)
 
     def __enter__(self) -> Self:
-        services = (self.registry, self.sandbox, self.broker)  # the broker's own preparations take longest
+        services = (self.registry, self.sandbox, *self.brokers)  # the broker's own preparations take longest
         with ExitStack() as starting:
             for service in services:
                 starting.callback(service.stop)
                 service.launch()
             for service in services:
                 service.wait()
-            provision.apply(KafkaSettings(bootstrap_servers=self.broker.bootstrap))
+            provision.apply(self.kafka)
             self._write_env()
             self._running = starting.pop_all()
         return self
@@ -81,8 +104,8 @@ class Lab:
         self._running.close()
 
     def kill(self) -> None:
-        """End all three at once, as a crash would: for data that nobody will need."""
-        for service in (self.broker, self.registry, self.sandbox):
+        """End all of them at once, as a crash would: for data that nobody will need."""
+        for service in (*self.brokers, self.registry, self.sandbox):
             service.kill()
 
     def _write_env(self) -> None:

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any, Self
 from unittest.mock import patch
 
-from cluster import Member
-
 from chaos.actors import Actor, Log, published
 from chaos.links import Links
 from chaos.watch import Watch
 from streams.lab import sandbox
+from streams.lab.cluster import Member
 from streams.lab.registry import Registry
 from streams.lab.service import free_port
 from streams.lab.up import SandboxProcess

@@ -87,6 +87,9 @@ def show(result: dict[str, Any]) -> None:
             rates = [f"{row[field]:,}" for field in ("records_per_second", "lowest", "highest")]
             table.add_row(row["name"], *rates, f"{row['subject_is_times_as_fast']:.2f}")
     console().print(table)
+    if overhead := result.get("overhead"):
+        told = ", ".join(f"{name.removesuffix(' ms')} {ms:.1f} ms" for name, ms in overhead.items())
+        console().print(f"a single batch, from its topic into the sink, beyond the POST alone: {told}")
 
 
 def say(what: str) -> None:

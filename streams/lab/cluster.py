@@ -1,8 +1,10 @@
-"""Several brokers in one cluster: the first is the controller, too; the others join it."""
+"""Three brokers in one cluster: the first is the controller, too; the others join it."""
 
 import re
 import subprocess
 from pathlib import Path
+
+from confluent_kafka import KafkaException
 
 from streams.lab.kafka import Broker
 
@@ -16,11 +18,20 @@ transaction.state.log.min.isr=2
 class Member(Broker):
     """The broker of this ``number``, from 1; all but the first join ``first``."""
 
-    def __init__(self, data_dir: Path, number: int, first: "Member | None" = None) -> None:
-        super().__init__(data_dir)
+    def __init__(
+        self, data_dir: Path, number: int, first: "Member | None" = None, cache: Path | None = None
+    ) -> None:
+        super().__init__(data_dir, cache)
         self._number, self._first = number, first
 
+    def _answers(self) -> bool:
+        try:
+            return self._number in self._admin.list_topics(timeout=0.5).brokers
+        except KafkaException:
+            return False
+
     def _property(self, file: str, name: str) -> str:
+        found: str
         (found,) = re.findall(rf"^{re.escape(name)}=(.*)$", (self._dir / file).read_text(), re.MULTILINE)
         return found
 
@@ -52,3 +63,9 @@ class Member(Broker):
             [*command, "kafka.tools.StorageTool", "format", *arguments],
             cwd=self._dir, check=True, capture_output=True,
         )  # fmt: skip
+
+
+def three(data_dir: Path, cache: Path | None = None) -> list[Member]:
+    """A cluster of them, to be launched in this order; Kafka's own topics have a replica on each."""
+    first = Member(data_dir / "1", 1, cache=cache)
+    return [first, *(Member(data_dir / str(number), number, first, cache) for number in (2, 3))]

@@ -1,0 +1,80 @@
+"""The figures of README.md and docs/scaling.md: ``python tests/performance.py RESULTS.json…``.
+
+The files are what ``spotstream bench --json`` printed; together they become docs/performance.json, and the
+pages' tables and pictures are made of that. ``make figures`` measures them first.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from streams.lab.bench.plot import plot
+
+_ROOT = Path(__file__).parent.parent
+RESULTS = _ROOT / "docs" / "performance.json"
+PAGES = (_ROOT / "README.md", _ROOT / "docs" / "scaling.md")
+
+_Result = dict[str, Any]
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """In Markdown; all but the first columns are numbers."""
+    lines = [headings, ["---", *["--:"] * (len(headings) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _rates(results: Sequence[_Result]) -> str:
+    rows = []
+    for result in results:
+        present = [row for row in result["contenders"] if "skipped" not in row]
+        for number, row in enumerate(present):
+            rate, lowest, highest = (f"{row[name]:,}" for name in ("records_per_second", "lowest", "highest"))
+            times = f"{row['subject_is_times_as_fast']:.2f}" if number else ""
+            name = row["name"] if number else f"**{row['name']}**"
+            rows.append([name, rate, f"{lowest} to {highest}", times])
+    return table(["", "records/s", "lowest to highest", "spotstream is … times as fast"], rows)
+
+
+def rows_of(rows: Sequence[dict[str, Any]]) -> str:
+    """A table of rows that are alike."""
+    texts = [[value if isinstance(value, str) else f"{value:,}" for value in row.values()] for row in rows]
+    return table(list(rows[0]), texts)
+
+
+def parts(results: Sequence[_Result]) -> Iterator[tuple[str, str]]:
+    """Name and text of each part that a page may have between ``<!-- name -->`` and ``<!-- /name -->``."""
+    for result in results:
+        runs = f"Median of {result['runs']}. " if result["runs"] > 1 else ""
+        text = _rates([result]) if "contenders" in result else rows_of(result["rows"])
+        if overhead := result.get("overhead"):
+            told = ", ".join(f"{name} {ms}" for name, ms in overhead.items())
+            text += f"\n\nA single batch, from its topic into the sink, beyond the POST alone: {told}."
+        yield result["name"], f"{runs}{result['work'].capitalize()}.\n\n{text}"
+
+
+def fill(text: str, parts: Iterable[tuple[str, str]]) -> str:
+    """``text`` with these between its marks."""
+    for name, made in parts:
+        begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+        before, found, rest = text.partition(begin)
+        if found:
+            text = f"{before}{begin}\n\n{made}\n\n{end}{rest.partition(end)[2]}"
+    return text
+
+
+def main(paths: Sequence[str]) -> None:
+    """Take over these results, and make all that is made of them."""
+    results = [result for path in paths for result in orjson.loads(Path(path).read_bytes())]
+    RESULTS.write_bytes(orjson.dumps(results, option=orjson.OPT_INDENT_2) + b"\n")
+    for path in PAGES:
+        path.write_text(fill(path.read_text(encoding="utf-8"), parts(results)), encoding="utf-8")
+    scale = [result for result in results if result["name"] == "scale"]
+    plot([result for result in results if result["name"] != "scale"], RESULTS.with_suffix(".svg"))
+    plot(scale, RESULTS.with_name("scaling.svg"))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
