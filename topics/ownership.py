@@ -66,8 +66,9 @@ _ASK_S, _NO_PARTITION = 1.0, 2**31 - 1
 #: And for how long an answer, or a commit, says that it is there: busy roles need not ask.
 _FRESH_S = 0.2
 
-#: How often it is looked whether a commit hangs; and how many may, each with a thread of the pool.
-_LOOK_S, _MOST_HUNG = 0.5, 16
+#: How often it is looked whether a commit hangs; and how many may, each with a thread of the pool, or end
+#: with their producer.
+_LOOK_S, _MOST_REPLACED = 0.5, 16
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +91,11 @@ class Lane(Protocol):
 
     async def finish(self) -> None:
         """Commit what is in flight and begin nothing new. May be cancelled when the drain is over."""
+
+
+def _unknown(error: BaseException | None) -> bool:
+    """Whether the coordinator knows of no such transaction, as after its restart: the end of a producer."""
+    return isinstance(error, KafkaException) and error.args[0].code() == KafkaError.INVALID_TXN_STATE
 
 
 class Owned:
@@ -125,7 +131,7 @@ class Owned:
         try:
             # librdkafka's calls can outlast their timeouts (docs/decisions.md); the broker has aborted then.
             async with asyncio.timeout(patience_s):
-                await self._commit(produce, [offset])
+                await self._commit(produce, offset)
         except (OwnershipLostError, AbandonedError):
             self._owner.report_lost(self)
             raise OwnershipLostError(f"{self.partition.topic}-{self.partition.partition}") from None
@@ -135,22 +141,28 @@ class Owned:
         self.position, self.note = position, note
         self._owner.heard()
 
-    async def _commit(self, produce: Callable[[Producer], None], offsets: list[Offset]) -> None:
-        """The same by another producer where the call hangs: nothing of the one before will be committed."""
+    async def _commit(self, produce: Callable[[Producer], None], offset: Offset) -> None:
+        """The same by another producer where the call hangs, or the coordinator knows of no transaction."""
         while True:
-            call = self._owner.blocking(self._producer.commit, produce, offsets, self._group)
+            call = self._owner.blocking(self._producer.commit, produce, [offset], self._group)
             committing = asyncio.ensure_future(call)
             try:
                 while not committing.done():
                     await asyncio.wait([committing], timeout=_LOOK_S)
                     if self._producer.give_up_if_hung():
+                        why = "it hangs"
                         break
                 else:
-                    committing.result()
-                    return
+                    if not _unknown(committing.exception()):
+                        committing.result()
+                        return
+                    why = "its coordinator knows nothing of it"
             finally:
                 committing.cancel()
-            self._producer = await self._owner.replace(self)
+            self._producer = await self._owner.replace(self, why)
+            # The position is in the transaction: it tells whether that was committed after all.
+            if await self._owner.position(self.partition) == offset.offset:
+                return
 
     def pause(self) -> None:
         """Fetch no more for now; what was fetched already still arrives."""
@@ -222,7 +234,7 @@ class Ownership:
             kafka.confluent(group_id=group, enable_auto_commit=False, isolation_level="read_committed")
         )
         self._asker = Asker(kafka, group)
-        self._hung, self._answered = 0, -inf
+        self._replaced, self._answered = 0, -inf
         self._watches: set[asyncio.Task[None]] = set()
 
     @property
@@ -261,17 +273,24 @@ class Ownership:
                 return
         raise OwnershipLostError(f"{topic}-{partition}")
 
-    async def replace(self, owned: Owned) -> TransactionalProducer:
-        """Another producer instead of one that hangs, whose thread is lost until this process ends.
+    async def replace(self, owned: Owned, why: str) -> TransactionalProducer:
+        """Another producer in the place of one that is of no use any more; the thread of one that hangs is
+        lost until this process ends.
 
         Raises :class:`Unreachable` when that has come too often, and as :meth:`assign`.
         """
-        self._hung += 1
-        logger.warning("a transaction hangs: begun anew by another producer: %s", owned.partition)
-        if self._hung > _MOST_HUNG:
-            raise Unreachable(f"{_MOST_HUNG} transactions hung", where=self.kafka.bootstrap_servers)
+        self._replaced += 1
+        logger.warning("a transaction is begun anew by another producer, %s: %s", why, owned.partition)
+        if self._replaced > _MOST_REPLACED:
+            what = f"{_MOST_REPLACED} transactions could not be ended"
+            raise Unreachable(what, where=self.kafka.bootstrap_servers)
         await self.await_coordinator(owned)
         return cast("TransactionalProducer", await self.blocking(self._fence, owned.partition))
+
+    async def position(self, partition: TopicPartition) -> int:
+        """What the group has committed of a partition, no transaction under way."""
+        ((position, _),) = await self.blocking(self._read_positions, [partition])
+        return cast("int", position)
 
     async def blocking(self, call: Callable[..., Any], *args: Any) -> Any:
         """Run a blocking Kafka call in a thread of its own."""

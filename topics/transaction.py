@@ -111,7 +111,8 @@ class TransactionalProducer:
                 if offsets:
                     self._send_offsets(list(offsets), group)
                 self._patiently(lambda: self._producer.commit_transaction(_SLICE_S))
-            except KafkaException as exception:
+            except KafkaException as told:
+                exception = self._reason(told)
                 self._raise_if_denied(exception.args[0], produce)
                 self._abort_or_raise(exception)
             else:
@@ -155,6 +156,15 @@ class TransactionalProducer:
                     raise AbandonedError(self.transactional_id) from None
             else:
                 return
+
+    def _reason(self, exception: KafkaException) -> KafkaException:
+        """Of a producer that failed meanwhile, produce says no more than that; the transaction's calls do."""
+        if exception.args[0].code() == KafkaError._FATAL:
+            try:
+                self._producer.abort_transaction(_SLICE_S)
+            except KafkaException as reason:
+                return reason
+        return exception
 
     def _raise_if_denied(self, error: KafkaError, produce: Callable[[Any], None] = lambda _: None) -> None:
         """An ACL that is missing stays missing: to try again would take for ever."""

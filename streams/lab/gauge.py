@@ -1,15 +1,14 @@
 """How far the flow is, told cheaply: from offsets and status pages, not from what the topics hold."""
 
 import urllib.request
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import orjson
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import KafkaException
 
 from schemas.errors import Unreachable
 from streams.settings import Settings
+from topics.admin import LATEST, Asker
 from topics.catalogue import FILES, RAW, RECEIPTS, Topic
 from topics.reader import read_all
 
@@ -33,7 +32,7 @@ class Gauge:
 
     def __init__(self, settings: Settings, pages: dict[str, str]) -> None:
         self._kafka, self._pages = settings.kafka, pages
-        self._admin = AdminClient(settings.kafka.confluent())
+        self._asker, self._of_group = Asker(settings.kafka), dict[str, Asker]()
         self._counters: dict[str, dict[str, float]] = {}
 
     def ready(self) -> bool:
@@ -61,7 +60,12 @@ class Gauge:
         The last offset of a partition is the marker of its last transaction, which nobody commits.
         """
         ends = {partition: end for partition, end in self._ends(topic).items() if end}
-        done = self._committed(topic, group, ends)
+        if group not in self._of_group:
+            self._of_group[group] = Asker(self._kafka, group)
+        try:
+            done = self._of_group[group].positions(topic.name, ends, self._kafka.timeout_s)
+        except KafkaException as error:
+            raise self._unreachable(error) from None
         return all(end - done[partition] <= 1 for partition, end in ends.items())
 
     def seconds(self) -> float:
@@ -73,24 +77,11 @@ class Gauge:
         return [message.timestamp()[1] for message in read_all(self._kafka, topic.name)]
 
     def _ends(self, topic: Topic) -> dict[int, int]:
-        wanted = {part: OffsetSpec.latest() for part in _partitions(topic, range(topic.partitions))}
+        wanted = dict.fromkeys(range(topic.partitions), LATEST)
         try:
-            asked = self._admin.list_offsets(wanted, request_timeout=self._kafka.timeout_s)
-            return {part.partition: answer.result().offset for part, answer in asked.items()}
+            return self._asker.offsets(topic.name, wanted, self._kafka.timeout_s)
         except KafkaException as error:
             raise self._unreachable(error) from None
-
-    def _committed(self, topic: Topic, group: str, partitions: Iterable[int]) -> dict[int, int]:
-        """By partition; negative where nothing is committed."""
-        wanted = ConsumerGroupTopicPartitions(group, _partitions(topic, partitions))
-        if not wanted.topic_partitions:
-            return {}
-        try:
-            asked = self._admin.list_consumer_group_offsets([wanted], request_timeout=self._kafka.timeout_s)
-            found = asked[group].result().topic_partitions
-        except KafkaException as error:
-            raise self._unreachable(error) from None
-        return {part.partition: part.offset for part in found}
 
     def _unreachable(self, error: KafkaException) -> Unreachable:
         what = f"the broker does not answer: {error.args[0].str()}"
@@ -106,7 +97,3 @@ class Gauge:
     def _count(self, *names: str) -> int:
         # Every process has every counter, those of the other roles with 0.
         return sum(int(counters.get(name, 0)) for counters in self._counters.values() for name in names)
-
-
-def _partitions(topic: Topic, partitions: Iterable[int]) -> list[TopicPartition]:
-    return [TopicPartition(topic.name, partition) for partition in partitions]
