@@ -4,6 +4,7 @@ import asyncio
 import ctypes
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -14,14 +15,18 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaClient, AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
+from chaos.links import Links
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Producer, cimpl
 from confluent_kafka import TopicPartition as Offset
 from confluent_kafka.admin import AdminClient
 from copier import CopyLane, make_app
 
 from schemas.errors import Problem
-from topics import transaction
+from streams.lab.kafka import Broker
+from topics import provision, transaction
+from topics.admin import LATEST, Asker
 from topics.block import _handle
+from topics.catalogue import Topic
 from topics.connection import KafkaSettings
 from topics.ownership import Chunk, Ownership, group_metadata
 from topics.transaction import AbandonedError, OwnershipLostError, TransactionalProducer, send_all
@@ -614,6 +619,53 @@ async def test_a_transaction_that_its_coordinator_does_not_know(broker, make_top
     assert await copied(broker, target, 1, 2) == {0: [1, 2]}
     ownership._lanes.clear()
     await ownership.close()
+
+
+class Behind(Broker):
+    """A broker that is told to be reached by a link."""
+
+    def __init__(self, folder, links):
+        super().__init__(folder)
+        self._links = links
+
+    def _write_settings(self):
+        super()._write_settings()
+        self._links.lead("broker", int(self.bootstrap.rpartition(":")[2]))
+        file = self._dir / "server.properties"
+        linked = f"advertised.listeners=PLAINTEXT://127.0.0.1:{self._links.port('broker')}"
+        file.write_text(re.sub("(?m)^advertised.listeners=.*$", linked, file.read_text()))
+
+
+async def test_a_transaction_that_was_aborted_is_repeated_whole(tmp_path, unique):
+    """Of a message that arrived, and whose answer did not, librdkafka gives the sequence number to another:
+    the producer may not go on after an abort."""
+    with Links("broker") as links, Behind(tmp_path, links) as broker:
+        kafka = KafkaSettings(bootstrap_servers=broker.bootstrap)
+        topics = [Topic(f"{unique}.{name}", "", "", "", "delete", partitions=1) for name in "ab"]
+        provision.apply(kafka, topics)
+        source, target = (topic.name for topic in topics)
+        ownership = Ownership(
+            kafka, unique, lane=lambda _: None, transaction_timeout_s=15, session_timeout_s=6, drain_s=1
+        )
+        await ownership.assign([TopicPartition(source, 0)], -1, "")
+        (owned,) = ownership.owned
+        asker, first = Asker(kafka), owned._producer._producer
+
+        def produce(inner):
+            inner.produce(target, b"1", partition=0)
+            if inner is not first or asker.offsets(target, {0: LATEST}, 15)[0]:
+                return
+            links.hold_answers("broker", held=True)
+            time.sleep(1)  # it arrives; nobody who could say so is heard
+            links.hold_answers("broker", held=False)
+            links.cut("broker", cut=True)
+            threading.Timer(1, links.cut, ["broker"], {"cut": False}).start()
+            raise KafkaException(KafkaError(KafkaError._FAIL, "any", False, False, True))
+
+        await owned.commit(produce, 10)
+        assert await copied(broker, target, 1, 1) == {0: [1]}
+        ownership._lanes.clear()
+        await ownership.close()
 
 
 async def test_records_deleted_before_they_were_read_are_an_error(broker, make_topic, unique):

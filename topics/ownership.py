@@ -22,7 +22,7 @@ from confluent_kafka import TopicPartition as Offset
 from schemas.errors import Problem, Unreachable
 from topics.admin import Asker, denial
 from topics.connection import KafkaSettings
-from topics.transaction import AbandonedError, OwnershipLostError, TransactionalProducer
+from topics.transaction import AbandonedError, AbortedError, OwnershipLostError, TransactionalProducer
 
 
 def group_metadata(group: str, generation: int, member: str) -> bytes:
@@ -66,9 +66,8 @@ _ASK_S, _NO_PARTITION = 1.0, 2**31 - 1
 #: And for how long an answer, or a commit, says that it is there: busy roles need not ask.
 _FRESH_S = 0.2
 
-#: How often it is looked whether a commit hangs; and how many may, each with a thread of the pool, or end
-#: with their producer.
-_LOOK_S, _MOST_REPLACED = 0.5, 16
+#: How often it is looked whether a commit hangs; and how many may, each with a thread of the pool.
+_LOOK_S, _MOST_HUNG = 0.5, 16
 
 logger = logging.getLogger(__name__)
 
@@ -93,9 +92,13 @@ class Lane(Protocol):
         """Commit what is in flight and begin nothing new. May be cancelled when the drain is over."""
 
 
-def _unknown(error: BaseException | None) -> bool:
-    """Whether the coordinator knows of no such transaction, as after its restart: the end of a producer."""
-    return isinstance(error, KafkaException) and error.args[0].code() == KafkaError.INVALID_TXN_STATE
+def _repeatable(error: BaseException | None) -> str:
+    """Why a transaction is to be repeated by another producer; empty where it is not."""
+    if isinstance(error, AbortedError):
+        return f"it was aborted ({error.args[0].str()})"
+    if isinstance(error, KafkaException) and error.args[0].code() == KafkaError.INVALID_TXN_STATE:
+        return "its coordinator knows nothing of it"  # as after a restart
+    return ""
 
 
 class Owned:
@@ -142,7 +145,7 @@ class Owned:
         self._owner.heard()
 
     async def _commit(self, produce: Callable[[Producer], None], offset: Offset) -> None:
-        """The same by another producer where the call hangs, or the coordinator knows of no transaction."""
+        """The same by another producer where the call hangs, or the transaction is aborted or unknown."""
         while True:
             call = self._owner.blocking(self._producer.commit, produce, [offset], self._group)
             committing = asyncio.ensure_future(call)
@@ -150,13 +153,13 @@ class Owned:
                 while not committing.done():
                     await asyncio.wait([committing], timeout=_LOOK_S)
                     if self._producer.give_up_if_hung():
-                        why = "it hangs"
+                        why = self._owner.count_hung()
                         break
                 else:
-                    if not _unknown(committing.exception()):
+                    why = _repeatable(committing.exception())
+                    if not why:
                         committing.result()
                         return
-                    why = "its coordinator knows nothing of it"
             finally:
                 committing.cancel()
             self._producer = await self._owner.replace(self, why)
@@ -234,7 +237,7 @@ class Ownership:
             kafka.confluent(group_id=group, enable_auto_commit=False, isolation_level="read_committed")
         )
         self._asker = Asker(kafka, group)
-        self._replaced, self._answered = 0, -inf
+        self._hung, self._answered = 0, -inf
         self._watches: set[asyncio.Task[None]] = set()
 
     @property
@@ -274,18 +277,17 @@ class Ownership:
         raise OwnershipLostError(f"{topic}-{partition}")
 
     async def replace(self, owned: Owned, why: str) -> TransactionalProducer:
-        """Another producer in the place of one that is of no use any more; the thread of one that hangs is
-        lost until this process ends.
-
-        Raises :class:`Unreachable` when that has come too often, and as :meth:`assign`.
-        """
-        self._replaced += 1
+        """Another producer in the place of one that is of no use any more. Raises as :meth:`assign`."""
         logger.warning("a transaction is begun anew by another producer, %s: %s", why, owned.partition)
-        if self._replaced > _MOST_REPLACED:
-            what = f"{_MOST_REPLACED} transactions could not be ended"
-            raise Unreachable(what, where=self.kafka.bootstrap_servers)
         await self.await_coordinator(owned)
         return cast("TransactionalProducer", await self.blocking(self._fence, owned.partition))
+
+    def count_hung(self) -> str:
+        """One more thread that is lost until this process ends. Raises :class:`Unreachable` at too many."""
+        self._hung += 1
+        if self._hung > _MOST_HUNG:
+            raise Unreachable(f"{_MOST_HUNG} transactions hung", where=self.kafka.bootstrap_servers)
+        return "it hangs"
 
     async def position(self, partition: TopicPartition) -> int:
         """What the group has committed of a partition, no transaction under way."""
