@@ -28,7 +28,7 @@ class Topic(NamedTuple):
         settings = {
             "cleanup.policy": self.cleanup,
             "max.message.bytes": str(self.max_message_bytes),
-            # Not the writer's: Kafka takes nothing of a clock that is ahead, and deletes by one behind too soon.
+            # Not the writer's: of a clock ahead Kafka takes nothing, by one behind it deletes too soon.
             "message.timestamp.type": "LogAppendTime",
         }
         if self.cleanup == "delete":

@@ -24,7 +24,7 @@ class Disk:
     """A file system of ``mib`` at ``folder``."""
 
     def __init__(self, folder: Path, mib: int) -> None:
-        self._ballast = folder / "ballast"
+        self._folder, self._ballast = folder, folder / "ballast"
         folder.mkdir(exist_ok=True)
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={mib}m", "chaos", folder], check=True)
 
@@ -39,6 +39,10 @@ class Disk:
                     if error.errno != errno.ENOSPC:
                         raise
                     piece = piece[: len(piece) // 2]
+
+    def close(self) -> None:
+        """Take it away, with all that is on it, so that its folder can go."""
+        subprocess.run(["umount", "--lazy", self._folder], check=True)
 
     def clear(self) -> None:
         """Have room again."""

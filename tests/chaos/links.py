@@ -36,9 +36,8 @@ class Link:
             there, back = await asyncio.open_connection("127.0.0.1", self.target)
             self._ends.add(back)
             try:
-                await asyncio.gather(
-                    self._pump(reader, back, self.flows), self._pump(there, writer, self.flows, self.answers)
-                )
+                forth = self._pump(reader, back, self.flows)
+                await asyncio.gather(forth, self._pump(there, writer, self.flows, self.answers))
             finally:
                 self._drop(back)
         except OSError:

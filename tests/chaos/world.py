@@ -101,7 +101,7 @@ class World:
         with ExitStack() as starting:
             self.links = starting.enter_context(Links(*LINKS))
             starting.enter_context(patch.dict(os.environ))
-            self._make_folders()
+            self._make_folders(starting)
             if self._secured:
                 self._guard = Guard(self.folder)
                 starting.callback(self._guard.close)
@@ -122,12 +122,13 @@ class World:
     def __exit__(self, *_: object) -> None:
         self._running.close()
 
-    def _make_folders(self) -> None:
+    def _make_folders(self, starting: ExitStack) -> None:
         sizes = {"actors": 256, "done": 64, "broker1": 1024, "broker2": 1024, "broker3": 1024}  # MiB
         for name, mib in sizes.items():
             (self.folder / name).mkdir()
             if self._on_disks:
                 self.disks[name] = Disk(self.folder / name, mib)
+                starting.callback(self.disks[name].close)
 
     def _start_services(self, starting: ExitStack) -> None:
         self.registry = Registry(self.folder / "registry")
