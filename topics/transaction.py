@@ -108,8 +108,8 @@ class TransactionalProducer:
     ) -> None:
         """Commit what ``produce`` sends together with the ``offsets`` of ``group`` (its metadata, as bytes).
 
-        Raises :class:`OwnershipLostError`, :class:`AbandonedError`, :class:`AbortedError`, ``Denied`` where an
-        ACL is missing, or ``KafkaException`` for what is beyond repair.
+        Raises :class:`OwnershipLostError`, :class:`AbandonedError`, :class:`AbortedError`, ``Denied`` where
+        an ACL is missing, or ``KafkaException`` for what is beyond repair.
         """
         try:
             self._producer.begin_transaction()
