@@ -105,15 +105,15 @@ class Plant:
                     actor.keep()
 
     def feed(self, records: int) -> None:
-        """Append so many to the log."""
+        """Append so many lines to the log."""
         path = self.logs / "log.csv"
         new = not path.exists()
         with path.open("ab") as log:
             log.write(self._head if new else b"")
             for line in islice(self._lines, records):
                 log.write(line.data)
-                self.good += not line.fault
-        self.written += records
+                self.written += line.number > 0  # beside records there are empty lines
+                self.good += line.number > 0 and not line.fault
 
     def feed_for(self, seconds: float, per_s: float) -> None:
         """At this rate, or as near to it as lines can be made."""
@@ -143,8 +143,9 @@ class Plant:
             return dict(json.loads(answer.read()))
 
     def await_booked(self, timeout_s: float) -> float:
-        """Return when all good records are booked: how long it took."""
+        """Return when all good records are booked: how long it took. No more may be written meanwhile."""
         began = time.monotonic()
+        self.rotate()  # a quote left open in one of the last lines would wait for what comes
         until(lambda: self.ledger()["unique_records"] >= self.good, timeout_s, 0.5)
         return time.monotonic() - began
 

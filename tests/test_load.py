@@ -123,7 +123,7 @@ def test_a_soak(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_a_burst(lab: Lab, tmp_path: Path) -> None:
-    """Ten times as much as usual for a minute: it waits where it is cheap, and is gone soon after."""
+    """Ten times as much as usual for a minute: it waits on the topics, and is gone soon after."""
     seconds = _given("BURST_SECONDS", 60)
     with Plant(lab, tmp_path, seed=2000) as plant:
         plant.start(plant.tailer, *plant.workers)
@@ -134,15 +134,12 @@ def test_a_burst(lab: Lab, tmp_path: Path) -> None:
         written = plant.written
         plant.feed_for(seconds, 10 * usual)
         burst = (plant.written - written) / seconds
-        threading.Thread(target=plant.feed_for, args=(seconds, usual), daemon=True).start()
         drained_s = plant.await_booked(1800)
         told(
             "burst", usual_per_s=usual, burst_per_s=burst, seconds=seconds, lag=plant.peak("lag"),
             drained_s=drained_s, load=os.getloadavg()[1], dispatch_mb_before=before,
             mb={role: plant.peak(f"{role} rss MB") for role in ("tail", "validate", "dispatch")},
         )  # fmt: skip
-        time.sleep(seconds)
-        plant.await_booked(1800)
         whole(plant)
         assert max(plant.peak(f"{role} rss MB") for role in ("tail", "validate", "dispatch")) < 600
 
@@ -164,13 +161,12 @@ def test_a_backlog(lab: Lab, tmp_path: Path) -> None:
             target=plant.feed_for, args=(_given("BACKLOG_NEW_SECONDS", 120), 500), daemon=True
         )
         new.start()
+        new.join()
         plant.await_booked(4 * 3600)
         drained_s = time.monotonic() - began
-        new.join()
-        plant.await_booked(1800)
         told(
-            "backlog", records=records, filled_s=filled_s, drained_s=drained_s, per_s=records / drained_s,
-            written=plant.written, load=os.getloadavg()[2],
+            "backlog", records=records, filled_s=filled_s, drained_s=drained_s, written=plant.written,
+            per_s=plant.written / drained_s, load=os.getloadavg()[2],
             mb={role: plant.peak(f"{role} rss MB") for role in ("tail", "validate", "dispatch")},
         )  # fmt: skip
         whole(plant)
@@ -180,12 +176,13 @@ def test_a_backlog(lab: Lab, tmp_path: Path) -> None:
 def test_500_files_at_once(lab: Lab, tmp_path: Path) -> None:
     """They lie there when the tailer starts."""
     files, each = int(_given("FILES", 500)), 200
-    with Plant(lab, tmp_path, seed=4000) as plant:
+    with Plant(lab, tmp_path, seed=4000, TAIL__COMPLETE_AFTER_S=2) as plant:
         head, *lines = generate(files * each, 4000, 0.01)
         for number in range(files):
             part = lines[number * each : (number + 1) * each]
             (plant.logs / f"{number}.csv").write_bytes(head.data + b"".join(line.data for line in part))
-        plant.written, plant.good = files * each, sum(not line.fault for line in lines)
+        plant.written = sum(line.number > 0 for line in lines)
+        plant.good = sum(line.number > 0 and not line.fault for line in lines)
         plant.start(*plant.workers)
         until(lambda: plant.workers[0].said.count('"event": "started"') == 2, 120)
         began = time.monotonic()
@@ -207,6 +204,7 @@ def test_many_letters(lab: Lab, tmp_path: Path) -> None:
         began = time.monotonic()
         while plant.good < many:
             plant.feed(min(10_000, many - plant.good))
+        plant.rotate()
         until(lambda: len(listed("--reason", "rejected")[0]) >= plant.good, 1800, 5)
         refused_s = time.monotonic() - began
         play(lab)
