@@ -57,7 +57,9 @@ class Plant:
     """A context manager. The first worker is measured; whatever is done to any is done to the others."""
 
     def __init__(self, lab: Lab, folder: Path, seed: int, workers: int = 1, **settings: object) -> None:
-        self._lab, self._folder, self._settings = lab, folder, settings
+        self._lab, self._folder = lab, folder
+        # What was rotated before it was seen could still grow, for all the tailer knows.
+        self._settings = {"TAIL__COMPLETE_AFTER_S": 3} | settings
         self._lines = (line for s in count(seed) for line in islice(generate(10_000_000, s, 0.01), 1, None))
         self._head = next(iter(generate(1, seed))).data
         self._asker = {

@@ -176,7 +176,7 @@ def test_a_backlog(lab: Lab, tmp_path: Path) -> None:
 def test_500_files_at_once(lab: Lab, tmp_path: Path) -> None:
     """They lie there when the tailer starts."""
     files, each = int(_given("FILES", 500)), 200
-    with Plant(lab, tmp_path, seed=4000, TAIL__COMPLETE_AFTER_S=2) as plant:
+    with Plant(lab, tmp_path, seed=4000) as plant:
         head, *lines = generate(files * each, 4000, 0.01)
         for number in range(files):
             part = lines[number * each : (number + 1) * each]
