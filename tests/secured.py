@@ -107,7 +107,7 @@ class SecuredBroker(Broker):
         (self._dir / "jwks.json").write_text(str(self._tokens.jwks).replace("'", '"'))
         ca, broker = self._dir / "ca.pem", self._dir / "broker.pem"
         self._ca.cert_pem.write_to_path(ca)
-        broker.write_bytes(_as_java_reads_it(self._ca.issue_cert("127.0.0.1")))
+        broker.write_bytes(as_java_reads_it(self._ca.issue_cert("127.0.0.1")))
         file = self._dir / "server.properties"
         text = file.read_text()
         others = f"SASL_SSL://{self.sasl_ssl},SASL_PLAINTEXT://{self.sasl_plaintext},SSL://{self.ssl}"
@@ -125,14 +125,7 @@ class SecuredBroker(Broker):
 
     def add_users(self, *names: str, password: str = SCRAM_PASSWORD) -> None:
         """For both SCRAMs; in the place of those who have these names."""
-        admin = AdminClient({"bootstrap.servers": self.bootstrap})
-        for mechanism in (ScramMechanism.SCRAM_SHA_256, ScramMechanism.SCRAM_SHA_512):
-            way = ScramCredentialInfo(mechanism, 4096)
-            changed = admin.alter_user_scram_credentials(
-                [UserScramCredentialUpsertion(name, way, password.encode()) for name in names]
-            )
-            for outcome in changed.values():
-                outcome.result(15)
+        add_users(self.bootstrap, *names, password=password)
 
     def allow(self, principal: str, acls: Iterable["Acl"]) -> None:
         """Let ``User:principal`` do this."""
@@ -153,7 +146,20 @@ class SecuredBroker(Broker):
             outcome.result(15)
 
 
-def _as_java_reads_it(cert: trustme.LeafCert) -> bytes:
+def add_users(bootstrap: str, *names: str, password: str = SCRAM_PASSWORD) -> None:
+    """Give the brokers there users for both SCRAMs, in the place of those who have these names."""
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    for mechanism in (ScramMechanism.SCRAM_SHA_256, ScramMechanism.SCRAM_SHA_512):
+        way = ScramCredentialInfo(mechanism, 4096)
+        changed = admin.alter_user_scram_credentials(
+            [UserScramCredentialUpsertion(name, way, password.encode()) for name in names]
+        )
+        for outcome in changed.values():
+            outcome.result(15)
+
+
+def as_java_reads_it(cert: trustme.LeafCert) -> bytes:
+    """PEM of key and chain: Java reads a key as PKCS#8 only."""
     key = load_pem_private_key(cert.private_key_pem.bytes(), password=None)
     pkcs8 = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     return pkcs8 + b"".join(pem.bytes() for pem in cert.cert_chain_pems)

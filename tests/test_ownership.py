@@ -1,8 +1,10 @@
 """The ownership protocol on a real broker: fence, read the position, consume; nothing lost, nothing twice."""
 
 import asyncio
+import ctypes
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -13,13 +15,17 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaClient, AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
-from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Producer
+from chaos.links import Links
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Producer, cimpl
 from confluent_kafka import TopicPartition as Offset
 from confluent_kafka.admin import AdminClient
 from copier import CopyLane, make_app
 
 from schemas.errors import Problem
-from topics import transaction
+from streams.lab.kafka import Broker
+from topics import provision, transaction
+from topics.block import _handle
+from topics.catalogue import Topic
 from topics.connection import KafkaSettings
 from topics.ownership import Chunk, Ownership, group_metadata
 from topics.transaction import AbandonedError, OwnershipLostError, TransactionalProducer, send_all
@@ -406,6 +412,26 @@ async def test_the_drain_is_bounded(broker, make_topic, unique):
     assert 2 <= time.monotonic() - began < 8
 
 
+async def test_an_error_is_told_once(broker, make_topic, unique, caplog, monkeypatch):
+    """The app's threads end by it, too, and the app still stops; also when aiokafka's consumer cannot."""
+    source, target = make_topic("source"), make_topic("target")
+
+    async def cancelled(_):
+        raise asyncio.CancelledError
+
+    app = make_app(broker.bootstrap, unique, source, target)
+    await running(app)
+    monkeypatch.setattr(AIOKafkaConsumer, "stop", cancelled)
+    ended = []
+    monkeypatch.setattr(threading, "excepthook", ended.append)
+    await app.consumer.crash(ValueError("the reason"))
+    await until(app.consumer._thread.thread_loop.is_closed)
+    await asyncio.wait_for(app.stop(), 10)
+    assert "the reason" in caplog.text
+    assert "Event loop is closed" not in caplog.text
+    assert not ended
+
+
 async def test_a_missing_chunk_is_an_error(broker, make_topic, unique):
     """If anything between fetch and lane ever dropped a chunk, going on would lose its records."""
     topic = make_topic("source")
@@ -524,6 +550,128 @@ async def test_a_transaction_that_was_given_up_is_never_committed(broker, unique
     other.commit(lambda _: None, [Offset("any", 0, 1)], b"")
     assert slow.commits
     assert not other.give_up_if_hung()
+
+
+#: Of librdkafka's own stand-in for brokers.
+_mock = ctypes.CDLL(cimpl.__file__)
+_mock.rd_kafka_handle_mock_cluster.argtypes = [ctypes.c_void_p]
+_mock.rd_kafka_handle_mock_cluster.restype = ctypes.c_void_p
+_mock.rd_kafka_mock_push_request_errors_array.argtypes = [
+    ctypes.c_void_p, ctypes.c_int16, ctypes.c_size_t, ctypes.POINTER(ctypes.c_int),
+]  # fmt: skip
+_ADD_PARTITIONS, _ADD_OFFSETS, _OFFSET_COMMIT = 24, 25, 28
+
+
+def whose_transaction_is_unknown(asked):
+    """A producer in a world of its own, whose coordinator knows of no transaction when it is ``asked``."""
+    producer = Producer({"test.mock.num.brokers": 1, "bootstrap.servers": "any", "transactional.id": "any"})
+    producer.init_transactions(15)
+    errors = (ctypes.c_int * 1)(KafkaError.INVALID_TXN_STATE)
+    cluster = _mock.rd_kafka_handle_mock_cluster(_handle(producer))
+    _mock.rd_kafka_mock_push_request_errors_array(cluster, asked, 1, errors)
+    return producer
+
+
+class Forgetful:
+    """A producer that commits, and is told that there was no transaction."""
+
+    def __init__(self, producer):
+        self._producer = producer
+
+    def __getattr__(self, name):
+        return getattr(self._producer, name)
+
+    def commit_transaction(self, *timeout):
+        self._producer.commit_transaction(*timeout)
+        raise KafkaException(KafkaError(KafkaError.INVALID_TXN_STATE))
+
+
+@pytest.mark.parametrize("asked", [_ADD_PARTITIONS, _ADD_OFFSETS, _OFFSET_COMMIT, None])
+async def test_a_transaction_that_its_coordinator_does_not_know(broker, make_topic, unique, asked):
+    """It is committed by another producer, unless it was committed after all (None): the position tells."""
+    source, target = make_topic("source"), make_topic("target")
+    ownership = Ownership(
+        KafkaSettings(bootstrap_servers=broker.bootstrap),
+        unique,
+        lane=lambda _: None,
+        transaction_timeout_s=15,
+        session_timeout_s=6,
+        drain_s=1,
+    )
+    await ownership.assign([TopicPartition(source, 0)], -1, "")
+    (owned,) = ownership.owned
+    producer = owned._producer
+    fails = whose_transaction_is_unknown(asked) if asked else Forgetful(producer._producer)
+    producer._producer = fails
+
+    def produce(inner):
+        inner.produce(target, b"1", partition=0)
+        if inner is fails and asked == _ADD_PARTITIONS:
+            while True:  # until the coordinator's answer is there: produce does not tell what it was
+                inner.produce(target, b"1", partition=0)
+                time.sleep(0.01)
+
+    await owned.commit(produce, 10)
+    assert owned._producer is not producer
+    await owned.commit(lambda inner: inner.produce(target, b"2", partition=0), 20)
+    assert committed(broker.bootstrap, unique, source) == 20
+    assert await copied(broker, target, 1, 2) == {0: [1, 2]}
+    ownership._lanes.clear()
+    await ownership.close()
+
+
+class Behind(Broker):
+    """A broker that is told to be reached by a link."""
+
+    def __init__(self, folder, links):
+        super().__init__(folder)
+        self._links = links
+
+    def _write_settings(self):
+        super()._write_settings()
+        self._links.lead("broker", int(self.bootstrap.rpartition(":")[2]))
+        file = self._dir / "server.properties"
+        linked = f"advertised.listeners=PLAINTEXT://127.0.0.1:{self._links.port('broker')}"
+        file.write_text(re.sub("(?m)^advertised.listeners=.*$", linked, file.read_text()))
+
+
+async def test_a_transaction_that_was_aborted_is_repeated_whole(tmp_path, unique):
+    """Of a message that arrived, and whose answer did not, librdkafka gives the sequence number to another:
+    the producer may not go on after an abort."""
+    with Links("broker") as links, Behind(tmp_path, links) as broker:
+        kafka = KafkaSettings(bootstrap_servers=broker.bootstrap)
+        topics = [Topic(f"{unique}.{name}", "", "", "", "delete", partitions=1) for name in "ab"]
+        provision.apply(kafka, topics)
+        source, target = (topic.name for topic in topics)
+        ownership = Ownership(
+            kafka, unique, lane=lambda _: None, transaction_timeout_s=15, session_timeout_s=6, drain_s=1
+        )
+        await ownership.assign([TopicPartition(source, 0)], -1, "")
+        (owned,) = ownership.owned
+        log, tries = tmp_path / "topics" / f"{target}-0" / f"{0:020}.log", []
+
+        def produce(inner):
+            tries.append(inner)
+            inner.produce(target, b"1", partition=0)
+            inner.flush(15)
+            if len(tries) > 1:
+                inner.produce(target, b"2", partition=0)
+                return
+            before = log.stat().st_size
+            links.hold_answers("broker", held=True)
+            inner.produce(target, b"2", partition=0)
+            while log.stat().st_size == before:
+                time.sleep(0.01)
+            links.cut("broker", cut=True)
+            links.hold_answers("broker", held=False)
+            time.sleep(0.5)  # librdkafka notices, and will send it again
+            threading.Timer(1, links.cut, ["broker"], {"cut": False}).start()
+            raise KafkaException(KafkaError(KafkaError._FAIL, "any", False, False, True))
+
+        await owned.commit(produce, 10)
+        assert await copied(broker, target, 1, 2) == {0: [1, 2]}
+        ownership._lanes.clear()
+        await ownership.close()
 
 
 async def test_records_deleted_before_they_were_read_are_an_error(broker, make_topic, unique):

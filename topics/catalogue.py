@@ -25,7 +25,12 @@ class Topic(NamedTuple):
     @property
     def config(self) -> dict[str, str]:
         """The broker-side settings, as Kafka names them."""
-        settings = {"cleanup.policy": self.cleanup, "max.message.bytes": str(self.max_message_bytes)}
+        settings = {
+            "cleanup.policy": self.cleanup,
+            "max.message.bytes": str(self.max_message_bytes),
+            # Not the writer's: of a clock ahead Kafka takes nothing, by one behind it deletes too soon.
+            "message.timestamp.type": "LogAppendTime",
+        }
         if self.cleanup == "delete":
             settings["retention.ms"] = str(self.retention_ms)
         return settings

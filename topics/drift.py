@@ -110,6 +110,8 @@ def differing(topic: Topic, found: Found, safety: Safety) -> Iterator[Change]:
 def _alteration(setting: str, actual: str, declared: str) -> tuple[Action, str]:
     if setting == "cleanup.policy":
         return Action.ASK, "what the other policy takes away is gone"
+    if setting == "message.timestamp.type":
+        return Action.ALTER, ""  # what lies there keeps its stamps
     if _size(actual) < _size(declared):
         return Action.ALTER, ""
     if setting == "retention.ms":

@@ -22,7 +22,7 @@ from confluent_kafka import TopicPartition as Offset
 from schemas.errors import Problem, Unreachable
 from topics.admin import Asker, denial
 from topics.connection import KafkaSettings
-from topics.transaction import AbandonedError, OwnershipLostError, TransactionalProducer
+from topics.transaction import AbandonedError, AbortedError, OwnershipLostError, TransactionalProducer
 
 
 def group_metadata(group: str, generation: int, member: str) -> bytes:
@@ -94,6 +94,15 @@ class Lane(Protocol):
         """Commit what is in flight and begin nothing new. May be cancelled when the drain is over."""
 
 
+def _repeatable(error: BaseException | None) -> str:
+    """Why a transaction is to be repeated by another producer; empty where it is not."""
+    if isinstance(error, AbortedError):
+        return f"it was aborted ({error.args[0].str()})"
+    if isinstance(error, KafkaException) and error.args[0].code() == KafkaError.INVALID_TXN_STATE:
+        return "its coordinator knows nothing of it"  # as after a restart
+    return ""
+
+
 class Owned:
     """One partition while it is ours: ``position`` to read from, ``note`` that the last commit left.
 
@@ -127,7 +136,7 @@ class Owned:
         try:
             # librdkafka's calls can outlast their timeouts (docs/decisions.md); the broker has aborted then.
             async with asyncio.timeout(patience_s):
-                await self._commit(produce, [offset])
+                await self._commit(produce, offset)
         except (OwnershipLostError, AbandonedError):
             self._owner.report_lost(self)
             raise OwnershipLostError(f"{self.partition.topic}-{self.partition.partition}") from None
@@ -137,22 +146,28 @@ class Owned:
         self.position, self.note = position, note
         self._owner.heard()
 
-    async def _commit(self, produce: Callable[[Producer], None], offsets: list[Offset]) -> None:
-        """The same by another producer where the call hangs: nothing of the one before will be committed."""
+    async def _commit(self, produce: Callable[[Producer], None], offset: Offset) -> None:
+        """The same by another producer where the call hangs, or the transaction is aborted or unknown."""
         while True:
-            call = self._owner.blocking(self._producer.commit, produce, offsets, self._group)
+            call = self._owner.blocking(self._producer.commit, produce, [offset], self._group)
             committing = asyncio.ensure_future(call)
             try:
                 while not committing.done():
                     await asyncio.wait([committing], timeout=_LOOK_S)
                     if self._producer.give_up_if_hung():
+                        why = self._owner.count_hung()
                         break
                 else:
-                    committing.result()
-                    return
+                    why = _repeatable(committing.exception())
+                    if not why:
+                        committing.result()
+                        return
             finally:
                 committing.cancel()
-            self._producer = await self._owner.replace(self)
+            self._producer = await self._owner.replace(self, why)
+            # The position is in the transaction: it tells whether that was committed after all.
+            if await self._owner.position(self.partition) == offset.offset:
+                return
 
     def pause(self) -> None:
         """Fetch no more for now; what was fetched already still arrives."""
@@ -263,17 +278,23 @@ class Ownership:
                 return
         raise OwnershipLostError(f"{topic}-{partition}")
 
-    async def replace(self, owned: Owned) -> TransactionalProducer:
-        """Another producer instead of one that hangs, whose thread is lost until this process ends.
-
-        Raises :class:`Unreachable` when that has come too often, and as :meth:`assign`.
-        """
-        self._hung += 1
-        logger.warning("a transaction hangs: begun anew by another producer: %s", owned.partition)
-        if self._hung > _MOST_HUNG:
-            raise Unreachable(f"{_MOST_HUNG} transactions hung", where=self.kafka.bootstrap_servers)
+    async def replace(self, owned: Owned, why: str) -> TransactionalProducer:
+        """Another producer in the place of one that is of no use any more. Raises as :meth:`assign`."""
+        logger.warning("a transaction is begun anew by another producer, %s: %s", why, owned.partition)
         await self.await_coordinator(owned)
         return cast("TransactionalProducer", await self.blocking(self._fence, owned.partition))
+
+    def count_hung(self) -> str:
+        """One more thread that is lost until this process ends. Raises :class:`Unreachable` at too many."""
+        self._hung += 1
+        if self._hung > _MOST_HUNG:
+            raise Unreachable(f"{_MOST_HUNG} transactions hung", where=self.kafka.bootstrap_servers)
+        return "it hangs"
+
+    async def position(self, partition: TopicPartition) -> int:
+        """What the group has committed of a partition, no transaction under way."""
+        ((position, _),) = await self.blocking(self._read_positions, [partition])
+        return cast("int", position)
 
     async def blocking(self, call: Callable[..., Any], *args: Any) -> Any:
         """Run a blocking Kafka call in a thread of its own."""

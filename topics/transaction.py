@@ -41,6 +41,14 @@ class OwnershipLostError(Exception):
     """Another owner has taken over; whatever was in the transaction is aborted and is not ours to repeat."""
 
 
+class AbortedError(KafkaException):
+    """The transaction had to be aborted, and is; it may be repeated by another producer, never by this one.
+
+    librdkafka (2.16) purges what waits to be sent again, and gives the next messages the same sequence
+    numbers: where a broker has the first ones, it takes these for them, and they are committed nowhere.
+    """
+
+
 class AbandonedError(Exception):
     """:meth:`TransactionalProducer.abandon` was called while a transaction was under way."""
 
@@ -100,22 +108,19 @@ class TransactionalProducer:
     ) -> None:
         """Commit what ``produce`` sends together with the ``offsets`` of ``group`` (its metadata, as bytes).
 
-        Repeats the transaction, ``produce`` included, when the broker wants it aborted. Raises
-        :class:`OwnershipLostError`, :class:`AbandonedError`, ``Denied`` for what an ACL is missing for, or
-        ``KafkaException`` for what is beyond repair.
+        Raises :class:`OwnershipLostError`, :class:`AbandonedError`, :class:`AbortedError`, ``Denied`` where
+        an ACL is missing, or ``KafkaException`` for what is beyond repair.
         """
-        while True:
-            try:
-                self._producer.begin_transaction()
-                produce(self._producer)
-                if offsets:
-                    self._send_offsets(list(offsets), group)
-                self._patiently(lambda: self._producer.commit_transaction(_SLICE_S))
-            except KafkaException as exception:
-                self._raise_if_denied(exception.args[0], produce)
-                self._abort_or_raise(exception)
-            else:
-                return
+        try:
+            self._producer.begin_transaction()
+            produce(self._producer)
+            if offsets:
+                self._send_offsets(list(offsets), group)
+            self._patiently(lambda: self._producer.commit_transaction(_SLICE_S))
+        except KafkaException as told:
+            exception = self._reason(told)
+            self._raise_if_denied(exception.args[0], produce)
+            raise self._aborted(exception) from None
 
     def _send_offsets(self, offsets: list[TopicPartition], group: bytes) -> None:
         def send() -> None:
@@ -156,6 +161,15 @@ class TransactionalProducer:
             else:
                 return
 
+    def _reason(self, exception: KafkaException) -> KafkaException:
+        """Of a producer that failed meanwhile, produce says no more than that; the transaction's calls do."""
+        if exception.args[0].code() == KafkaError._FATAL:
+            try:
+                self._producer.abort_transaction(_SLICE_S)
+            except KafkaException as reason:
+                return reason
+        return exception
+
     def _raise_if_denied(self, error: KafkaError, produce: Callable[[Any], None] = lambda _: None) -> None:
         """An ACL that is missing stays missing: to try again would take for ever."""
         if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
@@ -166,15 +180,20 @@ class TransactionalProducer:
         if denied := denial(error, self._kafka, ours, ours):
             raise denied
 
-    def _abort_or_raise(self, exception: KafkaException) -> None:
+    def _aborted(self, exception: Exception) -> Exception:
+        """What to raise for it, the transaction aborted where that is what it wants."""
         error: KafkaError = exception.args[0]
         if error.code() in _LOST:
-            raise OwnershipLostError(f"{self.transactional_id}: {error.str()}") from exception
+            return OwnershipLostError(f"{self.transactional_id}: {error.str()}")
         if self._abandoned.is_set():
-            raise AbandonedError(self.transactional_id) from None
+            return AbandonedError(self.transactional_id)
         if not error.txn_requires_abort():
-            raise exception
-        self._patiently(lambda: self._producer.abort_transaction(_SLICE_S))
+            return exception
+        try:
+            self._patiently(lambda: self._producer.abort_transaction(_SLICE_S))
+        except KafkaException as failed:
+            return self._aborted(failed)
+        return AbortedError(error)
 
     def abandon(self) -> None:
         """Give up a transaction that may be under way; the next owner's fence aborts it. Thread-safe."""

@@ -19,6 +19,7 @@ from aiokafka.structs import TopicPartition
 from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
+from mode.threads import ServiceThread
 
 from topics.connection import KafkaSettings
 from topics.ownership import Chunk, Ownership
@@ -31,6 +32,16 @@ _FETCHED_BYTES = 8_388_608
 
 #: A partition that does not exist: polling it keeps the group's poll clock alive and fetches nothing.
 _NOWHERE = frozenset({TP("", -1)})
+
+
+def _tell_if_alive(thread: ServiceThread) -> None:
+    """As mode does it, but for a thread that has ended by an error, and closed its loop: its end would be
+    told as an error of its own."""
+    with contextlib.suppress(RuntimeError):
+        thread.thread_loop.call_soon_threadsafe(thread._stopped.set)
+
+
+ServiceThread._stopped_set = _tell_if_alive
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
@@ -67,6 +78,12 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             request_timeout_ms=int(conf.broker_request_timeout * 1000),
             **driver.credentials_to_aiokafka_auth(conf.broker_credentials, conf.ssl_context),
         )
+
+    async def on_thread_stop(self) -> None:
+        """As usual, but that aiokafka lets the cancellation of a fetch out that waits to be tried again, by
+        which the thread would end with a traceback."""
+        with contextlib.suppress(asyncio.CancelledError):
+            await super().on_thread_stop()
 
     @property
     def member(self) -> str:

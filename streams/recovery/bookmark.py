@@ -18,7 +18,7 @@ from topics.admin import Admin, problem
 from topics.catalogue import BATCHES, DISPATCHING, RAW
 from topics.connection import KafkaSettings
 from topics.ownership import group_metadata
-from topics.transaction import OwnershipLostError, TransactionalProducer
+from topics.transaction import AbortedError, OwnershipLostError, TransactionalProducer
 
 _TRANSACTION_S = 60.0
 _ENDED = "ended"
@@ -88,6 +88,9 @@ class Bookmark:
             self._producer.commit(produce, offsets, group_metadata(self._group, -1, ""))
         except OwnershipLostError:
             raise Problem("the same replay was started elsewhere", remedy="it goes on from here") from None
+        except AbortedError as error:
+            what = f"a transaction had to be aborted: {error.args[0].str()}"
+            raise Problem(what, remedy="do it again: it goes on from here") from None
 
     def _committed(self, group: str, topic: str) -> list[TopicPartition]:
         admin = Admin(self._kafka)

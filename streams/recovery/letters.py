@@ -13,7 +13,7 @@ from schemas.letter import DeadLetter
 from topics.catalogue import BATCHES, DLQ, RAW
 from topics.connection import KafkaSettings
 from topics.reader import read_all, read_records
-from topics.transaction import OwnershipLostError, TransactionalProducer
+from topics.transaction import AbortedError, OwnershipLostError, TransactionalProducer
 
 _TRANSACTION_S = 60.0
 
@@ -150,3 +150,6 @@ class Pen:
         except OwnershipLostError:
             what = "another redrive or discard has begun"
             raise Problem(what, where=DLQ.name, remedy="try again when it has ended") from None
+        except AbortedError as error:
+            what = f"a transaction had to be aborted: {error.args[0].str()}"
+            raise Problem(what, where=DLQ.name, remedy="do it again: what is done stays done") from None

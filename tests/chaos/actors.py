@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 
+from chaos.clocks import Clock
 from streams.lab.generate import Format, generate
 from streams.lab.service import Service, free_port
 
@@ -23,8 +24,10 @@ _RESTART_S = 1.0  # as systemd does it
 class Actor:
     """A command that is started again whenever it ends, and that ends with this process."""
 
-    def __init__(self, name: str, folder: Path, *arguments: str, **settings: object) -> None:
-        self.name, self._arguments, self._settings = name, arguments, settings
+    def __init__(
+        self, name: str, folder: Path, *arguments: str, clock: Clock | None = None, **settings: object
+    ) -> None:
+        self.name, self._arguments, self._settings, self.clock = name, arguments, settings, clock
         self._folder = folder / f"actor-{name}"
         self._folder.mkdir()
         self.service: Service | None = None
@@ -40,6 +43,8 @@ class Actor:
         if self._arguments[0] == "tail":
             settings["TAIL__METRICS_PORT"] = self.metrics_port
         given = [f"SPOTSTREAM_{name}={value}" for name, value in settings.items()]
+        if self.clock:
+            given += [f"{name}={value}" for name, value in self.clock.environment.items()]
         command = ["env", *given, sys.executable, "-m", "streams.cli", *self._arguments]
         self.service = Service(self.name, command, self._folder)
         return self.service
@@ -147,7 +152,7 @@ class Log(threading.Thread):
     def _rename(self) -> None:
         """Rotate by rename; the one rotated before is compressed."""
         last = self.path.with_name(f"{self.path.name}.1")
-        if last.exists():
+        with suppress(FileNotFoundError):  # it is where its tailer moves what is done
             compressed = self.path.with_name(f"{self.path.name}.{self.rotations}.gz")
             with last.open("rb") as plain, gzip.open(compressed, "wb") as packed:
                 shutil.copyfileobj(plain, packed)

@@ -30,12 +30,18 @@ class Books(NamedTuple):
 
 
 def keep(folders: list[tuple[Path, str]]) -> Books:
-    """Read all files of these folders, which are of these formats."""
-    books = Books(Counter(), Counter(), {})
+    """Read all files of these folders, which are of these formats.
+
+    Of those that are the same all but one are copies, as a move that was broken off leaves them.
+    """
+    books, seen = Books(Counter(), Counter(), {}), set[bytes]()
     for folder, form in folders:
-        for path in sorted(folder.iterdir()):
+        for path in sorted(folder.glob("[!.]*")):  # hidden are parts of copies
             data = path.read_bytes()
-            enter(books, gzip.decompress(data) if path.suffix == ".gz" else data, form)
+            data = gzip.decompress(data) if path.suffix == ".gz" else data
+            if data not in seen:
+                seen.add(data)
+                enter(books, data, form)
     return books
 
 

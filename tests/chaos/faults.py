@@ -114,7 +114,7 @@ class Faults:
         """Three more workers, which leave again one after the other, every second one by SIGKILL."""
         joined = []
         for number in range(3):
-            worker = Actor(f"storm{number}-{id(fault)}", self._world.folder, "worker")
+            worker = self._world.worker(f"storm{number}-{id(fault)}")
             worker.start()
             joined.append(worker)
             self._quiet.wait(fault.seconds / 3)
@@ -134,6 +134,34 @@ class Faults:
                     self.wrong.append(f"{actor.name} did not end within 30 s of SIGTERM")
                     actor.kill()
                 actor.start()
+
+    # -- disks and clocks
+
+    def _fill_done(self, fault: Fault) -> None:
+        self._fill("done", fault)
+
+    def _fill_logs(self, fault: Fault) -> None:
+        self._fill("actors", fault)
+
+    def _fill(self, folder: str, fault: Fault) -> None:
+        disk = self._world.disks[folder]
+        disk.fill()
+        self._last(fault)
+        disk.clear()
+
+    def _jump_tailer(self, fault: Fault) -> None:
+        self._jump(self._world.tailers, fault)
+
+    def _jump_worker(self, fault: Fault) -> None:
+        self._jump(self._world.workers, fault)
+
+    def _jump(self, actors: list[Actor], fault: Fault) -> None:
+        """There, and back again."""
+        actor, hours = fault.choose([(actor, hours) for actor in actors for hours in (-26, -3, 3, 26)])
+        assert actor.clock
+        actor.clock.set(hours)
+        self._last(fault)
+        actor.clock.set(0)
 
     # -- services
 
@@ -161,6 +189,14 @@ class Faults:
                 broker.launch()
             for broker in brokers:
                 broker.wait()
+
+    def _fill_broker(self, fault: Fault) -> None:
+        """Until somebody makes room and starts it again."""
+        broker = fault.choose(self._world.brokers)
+        with self._world.broker_lock:
+            self._fill(broker.folder, fault)
+            broker.kill()
+            broker.start()
 
     def _kill_registry(self, fault: Fault) -> None:
         self._world.registry.kill()
@@ -231,6 +267,11 @@ _KINDS: dict[str, Callable[[Faults, Fault], None]] = {
     "controller killed": Faults._kill_controller,
     "group coordinator killed": Faults._kill_coordinator,
     "all brokers killed": Faults._kill_brokers,
+    "broker's disk full": Faults._fill_broker,
+    "done folder full": Faults._fill_done,
+    "disk of logs full": Faults._fill_logs,
+    "tailer's clock jumps": Faults._jump_tailer,
+    "worker's clock jumps": Faults._jump_worker,
     "registry killed": Faults._kill_registry,
     "Avstar killed": Faults._kill_avstar,
     "link slow": Faults._slow_link,

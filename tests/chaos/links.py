@@ -22,8 +22,9 @@ class Link:
         self.port, self.target = free_port(), 0
         self.latency_s = 0.0
         self.cut = False
-        self.flows = asyncio.Event()
+        self.flows, self.answers = asyncio.Event(), asyncio.Event()
         self.flows.set()
+        self.answers.set()
         self._ends: set[asyncio.StreamWriter] = set()
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -35,7 +36,8 @@ class Link:
             there, back = await asyncio.open_connection("127.0.0.1", self.target)
             self._ends.add(back)
             try:
-                await asyncio.gather(self._pump(reader, back), self._pump(there, writer))
+                forth = self._pump(reader, back, self.flows)
+                await asyncio.gather(forth, self._pump(there, writer, self.flows, self.answers))
             finally:
                 self._drop(back)
         except OSError:
@@ -43,11 +45,14 @@ class Link:
         finally:
             self._drop(writer)
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *gates: asyncio.Event
+    ) -> None:
         while data := await reader.read(_PIECE):
             if self.latency_s:
                 await asyncio.sleep(self.latency_s)
-            await self.flows.wait()  # what was on its way arrives late, as on a real network
+            for opened in gates:  # what was on its way arrives late, as on a real network
+                await opened.wait()
             writer.write(data)
             await writer.drain()
         writer.close()
@@ -95,6 +100,11 @@ class Links:
     def lead(self, name: str, port: int) -> None:
         """Tell where a link goes to."""
         self._links[name].target = port
+
+    def hold_answers(self, name: str, *, held: bool) -> None:
+        """Hear what clients say, and let nothing back."""
+        answers = self._links[name].answers
+        self._loop.call_soon_threadsafe(answers.clear if held else answers.set)
 
     def slow(self, name: str, latency_s: float) -> None:
         """Hold each piece of data for this long; 0: as usual."""

@@ -24,12 +24,19 @@ def tables(runs: Runs) -> str:
         for fault in run["faults"]:
             struck[fault["kind"]].append(fault)
     rows = [_row(kind, struck[kind]) for kind in KINDS if struck[kind]]
-    late = [f"- seed {run['seed']}, {line}\n" for run in runs for line in run["wrong"] if "late" in line]
-    return "\n".join((_summary(runs), _HEAD + "".join(rows), _LATE + "".join(late)))
+    wrong = [(run["seed"], line) for run in runs for line in run["wrong"]]
+    late = [f"- seed {seed}, {line}\n" for seed, line in wrong if line.startswith("late")]
+    other = [f"- seed {seed}, {line[:100]}\n" for seed, line in wrong if not line.startswith("late")]
+    parts = [_summary(runs), _HEAD + "".join(rows), _LATE + "".join(late)]
+    return "\n".join([*parts, _OTHER + "".join(other)] if other else parts)
 
 
 _LATE = """\
 Later than 15 s after a worker's kill, or with the first record later than 5 s after a broker's return, were:
+
+"""
+_OTHER = """\
+The books and the audit did not agree in these; what came of it is below:
 
 """
 _HEAD = """\
@@ -43,7 +50,9 @@ def _summary(runs: Runs) -> str:
         return sum(run[name] for run in runs)
 
     faults = sum(len(run["faults"]) for run in runs)
-    seeds = ", ".join(f"{run['seed']} ({run['minutes']:g})" for run in runs)
+    seeds = ", ".join(
+        f"{run['seed']} ({run['minutes']:g}{', TLS' * run.get('secured', False)})" for run in runs
+    )
     return (
         f"{len(runs)} runs, faults striking for {total('minutes'):g} minutes in all; {faults} faults; "
         f"{total('records'):,} records in files that\nwere rotated {total('rotations')} times by rename, "

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from chaos import books
+from chaos.clocks import COMPILER
+from chaos.disks import may_mount
 from chaos.faults import Faults
-from chaos.schedule import KINDS, Fault, rounds
-from chaos.world import FEEDS, World
+from chaos.schedule import BY_CLOCKS, KINDS, ON_DISKS, Fault, rounds
+from chaos.world import World
 from streams.lab.generate import generate
 from streams.lab.up import interrupt_on_signals
 
@@ -27,8 +29,18 @@ _SETTLE_S = 240.0
 class Run:
     """One run in ``folder``, and what came of it."""
 
-    def __init__(self, folder: Path, seed: int, minutes: float, only: list[str], per_s: float) -> None:
-        self.folder, self.seed, self.minutes, self.only = folder, seed, minutes, only
+    def __init__(
+        self,
+        folder: Path,
+        seed: int,
+        minutes: float,
+        kinds: list[str],
+        per_s: float,
+        *,
+        secured: bool = False,
+    ) -> None:
+        self.folder, self.seed, self.minutes, self.kinds = folder, seed, minutes, kinds
+        self.secured = secured
         self._per_s, self._began = per_s, time.monotonic()
         self.faults: list[dict[str, Any]] = []
         self.wrong: list[str] = []
@@ -40,7 +52,7 @@ class Run:
     def run(self) -> dict[str, Any]:
         """Start the world, strike it, let it settle and compare the books."""
         print(f"seed {self.seed}, {self.minutes:g} minutes, in {self.folder}", flush=True)
-        with World(self.folder, self.seed, self._per_s) as world:
+        with World(self.folder, self.seed, self._per_s, self.kinds, secured=self.secured) as world:
             self._accuse(world)
             for log in world.logs:
                 log.start()
@@ -48,7 +60,7 @@ class Run:
             world.watch.recovery(time.monotonic())  # the flow flows
             self.say("all is running")
             until = time.monotonic() + 60 * self.minutes
-            for round_of in rounds(self.seed, self.only):
+            for round_of in rounds(self.seed, self.kinds):
                 if time.monotonic() > until:
                     break
                 self._strike(world, faults, round_of)
@@ -115,7 +127,7 @@ class Run:
         for log in world.logs:
             log.finish()
         self.say("settling")
-        kept = books.keep([(self.folder / name, form) for name, form, *_ in FEEDS])
+        kept = books.keep(world.feeds)
         written = sum(log.records for log in world.logs)
         if kept.records != written:
             self.wrong.append(f"harness: {written} records written, {kept.records} in the files")
@@ -133,6 +145,7 @@ class Run:
         return {
             "seed": self.seed,
             "minutes": self.minutes,
+            "secured": self.secured,
             "seconds": round(time.monotonic() - self._began),
             "records": kept.records,
             "rejected": kept.rejected.total(),
@@ -160,6 +173,18 @@ class Run:
         return dict(json.loads(done.stdout))
 
 
+def _absent() -> frozenset[str]:
+    """The kinds of fault that cannot be had here, of which it is told why."""
+    absent = frozenset[str]()
+    if not may_mount():
+        print("no disk will be full: that takes root, who may mount", flush=True)
+        absent |= ON_DISKS
+    if not COMPILER:
+        print("no clock will jump: that takes a C compiler", flush=True)
+        absent |= BY_CLOCKS
+    return absent
+
+
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="make chaos ARGS=…", description=__doc__)
@@ -168,15 +193,19 @@ def main() -> int:
     )
     parser.add_argument("--minutes", type=float, default=5.0, help="how long faults strike")
     parser.add_argument("--only", action="append", choices=list(KINDS), default=[], help="kinds of fault")
+    parser.add_argument("--tls", action="store_true", help="brokers demand TLS, and SCRAM or OAuth2 tokens")
     parser.add_argument("--rate", type=float, default=60.0, help="records a second that each log gets")
     parser.add_argument("--json", type=Path, help="file for the results")
     parser.add_argument("--folder", type=Path, help="an empty folder to work in, which is kept")
     given = parser.parse_args()
     interrupt_on_signals()
+    absent = _absent()
+    kinds = [kind for kind in given.only or KINDS if kind not in absent]
     with tempfile.TemporaryDirectory(prefix="chaos-") as temporary:
         folder = given.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        result = Run(folder.absolute(), given.seed, given.minutes, given.only, given.rate).run()
+        run = Run(folder.absolute(), given.seed, given.minutes, kinds, given.rate, secured=given.tls)
+        result = run.run()
     if given.json:
         given.json.write_text(json.dumps(result, indent=1) + "\n")
     for line in result["wrong"]:

@@ -36,7 +36,15 @@ KINDS = {
     "Avstar: not JSON": (3, 8),
     "Avstar: no answer": (3, 8),
     "Avstar: slow": (3, 8),
+    "broker's disk full": (4, 10),
+    "done folder full": (5, 12),
+    "disk of logs full": (5, 12),
+    "tailer's clock jumps": (5, 12),
+    "worker's clock jumps": (5, 12),
 }
+#: These take disks and clocks of our own, which cannot be had everywhere.
+ON_DISKS = frozenset({"broker's disk full", "done folder full", "disk of logs full"})
+BY_CLOCKS = frozenset({"tailer's clock jumps", "worker's clock jumps"})
 
 
 class Fault(NamedTuple):

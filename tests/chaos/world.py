@@ -6,18 +6,25 @@ import re
 import threading
 import urllib.request
 from collections import Counter
+from collections.abc import Collection
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 from unittest.mock import patch
 
+from confluent_kafka.admin import AdminClient
+
 from chaos.actors import Actor, Log, published
+from chaos.clocks import Clock, build
+from chaos.disks import Disk
 from chaos.links import Links
+from chaos.listeners import Guard
+from chaos.schedule import BY_CLOCKS, ON_DISKS
 from chaos.watch import Watch
 from streams.lab import sandbox
 from streams.lab.cluster import Member
 from streams.lab.registry import Registry
-from streams.lab.service import free_port
+from streams.lab.service import Service, free_port
 from streams.lab.up import SandboxProcess
 from topics import provision
 from topics.connection import KafkaSettings
@@ -30,6 +37,8 @@ FEEDS = (
     ("south", "csv", "avion", 1, {}),
     ("west", "fixed", "avion-fixed", 1, {}),
 )
+#: Where the tailer of this feed moves what it has published.
+DONE = ("done", "south", "csv")  # folder, feed, format
 
 
 class LinkedBroker(Member):
@@ -37,9 +46,11 @@ class LinkedBroker(Member):
 
     start_s = 120.0  # on a busy machine
 
-    def __init__(self, data_dir: Path, number: int, link: int, first: "LinkedBroker | None") -> None:
+    def __init__(
+        self, data_dir: Path, number: int, link: int, first: "LinkedBroker | None", guard: Guard | None
+    ) -> None:
         super().__init__(data_dir, number, first)
-        self.number = number
+        self.number, self.folder, self._guard = number, data_dir.name, guard
         self.direct = f"127.0.0.1:{free_port()}"
         self._link, self._controller = link, f"127.0.0.1:{free_port()}"
 
@@ -53,17 +64,32 @@ class LinkedBroker(Member):
         text = re.sub(r"(?m)^(listeners=.*)$", rf"\1,DIRECT://{self.direct}", text)
         advertised = f"PLAINTEXT://127.0.0.1:{self._link},DIRECT://{self.direct}"
         text = re.sub(r"(?m)^advertised.listeners=.*$", f"advertised.listeners={advertised}", text)
+        linked = "SASL_SSL" if self._guard else "PLAINTEXT"
         file.write_text(
-            f"{text}\nlistener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,DIRECT:PLAINTEXT\n"
+            text.replace("PLAINTEXT://", "LINKED://")
+            + f"\nlistener.security.protocol.map=CONTROLLER:PLAINTEXT,LINKED:{linked},DIRECT:PLAINTEXT\n"
             "inter.broker.listener.name=DIRECT\nmin.insync.replicas=2\n"
+            + (self._guard.settings if self._guard else "")
         )
+
+    def _spawn(self, lock: int) -> Service:
+        service = super()._spawn(lock)
+        self._admin = AdminClient({"bootstrap.servers": self.direct, "log_level": 0})
+        return service
 
 
 class World:
     """All that runs; a context manager. Whatever happens, nothing of it outlives this process."""
 
-    def __init__(self, folder: Path, seed: int, per_s: float) -> None:
+    def __init__(
+        self, folder: Path, seed: int, per_s: float, kinds: Collection[str], *, secured: bool = False
+    ) -> None:
+        """``kinds``: of faults that may strike; ``secured``: brokers demand TLS and SASL on their links."""
         self.folder, self.seed, self._per_s = folder, seed, per_s
+        self._on_disks = not ON_DISKS.isdisjoint(kinds)
+        self._library = None if BY_CLOCKS.isdisjoint(kinds) else build(folder)
+        self._secured, self._guard = secured, None
+        self.disks: dict[str, Disk] = {}  #: by folder
         self.broker_lock = threading.Lock()  # one broker at a time
         self.guilty: list[dict[str, Any]] = []  #: records that Avstar refuses throughout
         self._played: dict[int, dict[str, Any]] = {}  # faults of Avstar, by who plays them
@@ -74,8 +100,12 @@ class World:
     def __enter__(self) -> Self:
         with ExitStack() as starting:
             self.links = starting.enter_context(Links(*LINKS))
-            self._start_services(starting)
             starting.enter_context(patch.dict(os.environ))
+            self._make_folders(starting)
+            if self._secured:
+                self._guard = Guard(self.folder)
+                starting.callback(self._guard.close)
+            self._start_services(starting)
             self._set_environment()
             kafka = KafkaSettings(
                 bootstrap_servers=self.direct, replication_factor=3, min_insync_replicas=2, timeout_s=60
@@ -83,6 +113,8 @@ class World:
             self.watch = Watch(self.direct)
             self.watch.await_brokers(3)
             provision.apply(kafka)
+            if self._guard:
+                self._guard.introduce(self.direct)
             self._start_actors(starting)
             self._running = starting.pop_all()
         return self
@@ -90,13 +122,22 @@ class World:
     def __exit__(self, *_: object) -> None:
         self._running.close()
 
+    def _make_folders(self, starting: ExitStack) -> None:
+        sizes = {"actors": 256, "done": 64, "broker1": 1024, "broker2": 1024, "broker3": 1024}  # MiB
+        for name, mib in sizes.items():
+            (self.folder / name).mkdir()
+            if self._on_disks:
+                self.disks[name] = Disk(self.folder / name, mib)
+                starting.callback(self.disks[name].close)
+
     def _start_services(self, starting: ExitStack) -> None:
         self.registry = Registry(self.folder / "registry")
         self.avstar = SandboxProcess(self.folder / "avstar")
         first = None
         self.brokers: list[LinkedBroker] = []
         for number, name in enumerate(BROKERS, 1):
-            broker = LinkedBroker(self.folder / f"broker{number}", number, self.links.port(name), first)
+            folder = self.folder / f"broker{number}"
+            broker = LinkedBroker(folder, number, self.links.port(name), first, self._guard)
             first = first or broker
             self.brokers.append(broker)
         for service in (self.registry, self.avstar, *self.brokers):
@@ -128,6 +169,7 @@ class World:
             "SPOTSTREAM_AVSTAR__BASE_URL": f"{here}:{self.links.port('Avstar')}",
             "SPOTSTREAM_WORKER__WEB_PORT": "0",
         }
+        os.environ |= self._guard.environment if self._guard else {}
 
     def _start_actors(self, starting: ExitStack) -> None:
         self.tailers: list[Actor] = []
@@ -135,9 +177,9 @@ class World:
         for name, form, profile, count, settings in FEEDS:
             feed = self.folder / name
             feed.mkdir()
-            tailer = Actor(
-                name, self.folder, "tail", str(feed), "--profile", profile, TAIL__NAME=name, **settings
-            )
+            moved = ["--done-dir", str(self.folder / DONE[0])] if name == DONE[1] else []
+            arguments = ("tail", str(feed), "--profile", profile, *moved)
+            tailer = self._actor(name, *arguments, TAIL__NAME=name, **settings)
             self.tailers.append(tailer)
             for _ in range(count):
                 number = len(self.logs)
@@ -151,7 +193,7 @@ class World:
                         lambda path, tailer=tailer: published(tailer, path),
                     )
                 )
-        self.workers = [Actor(f"worker{number}", self.folder, "worker") for number in (1, 2)]
+        self.workers = [self.worker(f"worker{number}") for number in (1, 2)]
         for actor in self.actors:
             starting.callback(actor.kill)
             actor.start()
@@ -159,6 +201,20 @@ class World:
         keeper.start()
         starting.callback(keeper.join, 10)
         starting.callback(self._over.set)
+
+    def worker(self, name: str) -> Actor:
+        """One more, yet to be started."""
+        return self._actor(name, "worker", **(self._guard.of_workers if self._guard else {}))
+
+    def _actor(self, name: str, *arguments: str, **settings: object) -> Actor:
+        clock = Clock(self._library, self.folder / f"clock-{name}") if self._library else None
+        return Actor(name, self.folder / "actors", *arguments, clock=clock, **settings)
+
+    @property
+    def feeds(self) -> list[tuple[Path, str]]:
+        """The folders with all that was written, and its format."""
+        folders = [(name, form) for name, form, *_ in FEEDS]
+        return [(self.folder / name, form) for name, form in [*folders, (DONE[0], DONE[2])]]
 
     @property
     def actors(self) -> list[Actor]:
