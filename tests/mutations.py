@@ -31,14 +31,14 @@ MUTATIONS = (
     Mutation(
         "the offset is committed before what is produced",
         "topics/transaction.py",
-        "                produce(self._producer)\n                if offsets:\n",
+        "            produce(self._producer)\n            if offsets:\n",
         """\
-                if offsets:
-                    self._producer.send_offsets_to_transaction(list(offsets), group, 10)
-                    self._producer.commit_transaction(10)
-                    self._producer.begin_transaction()
-                produce(self._producer)
-                if False:
+            if offsets:
+                self._producer.send_offsets_to_transaction(list(offsets), group, 10)
+                self._producer.commit_transaction(10)
+                self._producer.begin_transaction()
+            produce(self._producer)
+            if False:
 """,
         "test_ownership.py::test_a_lane_that_raises_ends_the_process_and_commits_nothing",
     ),
