@@ -2,6 +2,7 @@
 
 import faulthandler
 import os
+import sys
 import threading
 import uuid
 from collections.abc import Iterator
@@ -36,9 +37,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
     def leave() -> None:
         faulthandler.dump_traceback()
+        if reporter:
+            reporter.summary_stats()  # still the last line
+        sys.stdout.flush()
         os._exit(int(status))
 
     status = getattr(config, "ended", 0)
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
     timer = threading.Timer(_ENDS_WITHIN_S, leave)
     timer.daemon = True
     timer.start()

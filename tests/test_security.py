@@ -94,7 +94,8 @@ class Secured:
     def __init__(self, folder: Path) -> None:
         self.folder, self.ca, self.tokens = folder, trustme.CA(), TokenServer()
         self.lab = Lab(folder / "lab")
-        self.broker = self.lab.broker = SecuredBroker(folder / "lab" / "kafka", self.ca, self.tokens)
+        self.broker = SecuredBroker(folder / "lab" / "kafka", self.ca, self.tokens)
+        self.lab.brokers = [self.broker]
 
     def settings(self, user: str, protocol: str = "SASL_SSL", way: str = "SCRAM-SHA-512") -> dict[str, Any]:
         """The ``kafka`` section for ``user``."""

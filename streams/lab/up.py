@@ -56,7 +56,6 @@ class Lab:
         self.data_dir = data_dir.absolute()
         folder = self.data_dir / "kafka"
         self.brokers: Sequence[Broker] = three(folder, cache) if replicated else [Broker(folder, cache)]
-        self.broker = self.brokers[0]
         safety = {"replication_factor": 3, "min_insync_replicas": 2} if replicated else {}
         self._given = safety | ({"partitions": partitions} if partitions else {})
         self.registry = Registry(self.data_dir / "registry", cache)
@@ -67,6 +66,11 @@ class Lab:
     def env_file(self) -> Path:
         """The settings that reach these services, a line ``SPOTSTREAM_SECTION__NAME=value`` each."""
         return self.data_dir / "env"
+
+    @property
+    def broker(self) -> Broker:
+        """The first of them."""
+        return self.brokers[0]
 
     @property
     def kafka(self) -> KafkaSettings:
