@@ -247,7 +247,7 @@ def test_how_fast_it_is(running, browser):
             page.wait_for_timeout(500)
             painted.append(page.evaluate(FIRST_CONTENT))
             begun = time.monotonic()
-            given = {"reason": f"late-{number}", "records": 10**6 + number}
+            given = {"reason": f"late-{number}", "records": 10_000 + number}
             producer.produce(DLQ.name, letter(number, **given).dump(), key(20_000 + number))
             producer.flush()
             page.locator("#causes tr", has_text=f"late-{number}").wait_for()

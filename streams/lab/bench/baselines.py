@@ -11,6 +11,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import aiohttp
@@ -140,8 +141,9 @@ async def _confluent(bootstrap: str, group: str, work: Work) -> None:
 async def _faust(bootstrap: str, group: str, work: Work) -> None:
     import faust  # noqa: PLC0415 - half a second that the other baselines need not pay
 
+    folder = TemporaryDirectory(prefix="spotstream-bench-")  # for tables, of which there are none
     app = faust.App(
-        group, broker=f"kafka://{bootstrap}", web_enabled=False,
+        group, broker=f"kafka://{bootstrap}", web_enabled=False, datadir=folder.name,
         topic_allow_declare=False, topic_disable_leader=True,
         consumer_auto_offset_reset="earliest", stream_buffer_maxsize=65_536, broker_max_poll_records=RECORDS,
     )  # fmt: skip
@@ -159,6 +161,7 @@ async def _faust(bootstrap: str, group: str, work: Work) -> None:
     sys.stdout.write(f"{work.rate()}\n")
     sys.stdout.flush()
     await app.stop()
+    folder.cleanup()
 
 
 _CONTENDERS: dict[str, tuple[type[Work], Callable[[str, str, Work], Any]]] = {
