@@ -92,6 +92,18 @@ def group_coordinator(broker, unique):
             return
 
 
+def without_lanes(bootstrap, group, kind=Ownership, *, transaction_timeout_s=15):
+    """Owns partitions of which the test makes what it likes."""
+    return kind(
+        KafkaSettings(bootstrap_servers=bootstrap),
+        group,
+        lane=lambda _: None,
+        transaction_timeout_s=transaction_timeout_s,
+        session_timeout_s=6,
+        drain_s=1,
+    )
+
+
 def committed(bootstrap, group, topic, partition=0):
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group})
     (found,) = consumer.committed([Offset(topic, partition)], timeout=10)
@@ -179,9 +191,7 @@ async def test_the_position_is_read_after_the_fence(broker, make_topic, unique):
                 outcome.append("fenced")
             return found
 
-    ownership = Raced(
-        kafka, unique, lane=lambda _: None, transaction_timeout_s=15, session_timeout_s=6, drain_s=1
-    )
+    ownership = without_lanes(broker.bootstrap, unique, Raced)
     positions = await ownership.assign([TopicPartition(topic, 0)], -1, "")
     assert outcome == ["fenced"]
     assert (
@@ -204,9 +214,7 @@ async def test_an_open_transaction_of_the_last_owner_is_aborted_by_the_fence(bro
     dead.send_offsets_to_transaction([Offset(topic, 0, 50)], group_metadata(unique, -1, ""), 10)
     dead.flush(10)
     began = time.monotonic()
-    ownership = Ownership(
-        kafka, unique, lane=lambda _: None, transaction_timeout_s=15, session_timeout_s=6, drain_s=1
-    )
+    ownership = without_lanes(broker.bootstrap, unique)
     positions = await ownership.assign([TopicPartition(topic, 0)], -1, "")
     assert positions == {TopicPartition(topic, 0): 0}
     assert time.monotonic() - began < 10
@@ -480,14 +488,7 @@ async def test_a_partition_is_taken_over_while_it_changes_its_leader(broker, mak
                 raise KafkaException(KafkaError(refused.pop()))
             return self._positions.get_watermark_offsets(*asked)
 
-    ownership = Ownership(
-        KafkaSettings(bootstrap_servers=broker.bootstrap),
-        unique,
-        lane=lambda _: None,
-        transaction_timeout_s=15,
-        session_timeout_s=6,
-        drain_s=1,
-    )
+    ownership = without_lanes(broker.bootstrap, unique)
     ownership._positions = Changing(ownership._positions)
     partition = TopicPartition(topic, 0)
     assert await ownership.assign([partition], -1, "") == {partition: 0}
@@ -497,10 +498,7 @@ async def test_a_partition_is_taken_over_while_it_changes_its_leader(broker, mak
 
 async def test_a_commit_waits_for_a_broker_that_is_away(kafka, unique):
     """For longer than a transaction may take: none is begun before the group's coordinator answers."""
-    settings = KafkaSettings(bootstrap_servers=kafka.bootstrap)
-    ownership = Ownership(
-        settings, unique, lane=lambda _: None, transaction_timeout_s=1, session_timeout_s=6, drain_s=1
-    )
+    ownership = without_lanes(kafka.bootstrap, unique, transaction_timeout_s=1)
     await ownership.assign([TopicPartition("avion.raw", 0)], -1, "")
     (owned,) = ownership.owned
     await owned.commit(lambda _: None, 5)
@@ -590,14 +588,7 @@ class Forgetful:
 async def test_a_transaction_that_its_coordinator_does_not_know(broker, make_topic, unique, asked):
     """It is committed by another producer, unless it was committed after all (None): the position tells."""
     source, target = make_topic("source"), make_topic("target")
-    ownership = Ownership(
-        KafkaSettings(bootstrap_servers=broker.bootstrap),
-        unique,
-        lane=lambda _: None,
-        transaction_timeout_s=15,
-        session_timeout_s=6,
-        drain_s=1,
-    )
+    ownership = without_lanes(broker.bootstrap, unique)
     await ownership.assign([TopicPartition(source, 0)], -1, "")
     (owned,) = ownership.owned
     producer = owned._producer
@@ -643,9 +634,7 @@ async def test_a_transaction_that_was_aborted_is_repeated_whole(tmp_path, unique
         topics = [Topic(f"{unique}.{name}", "", "", "", "delete", partitions=1) for name in "ab"]
         provision.apply(kafka, topics)
         source, target = (topic.name for topic in topics)
-        ownership = Ownership(
-            kafka, unique, lane=lambda _: None, transaction_timeout_s=15, session_timeout_s=6, drain_s=1
-        )
+        ownership = without_lanes(broker.bootstrap, unique)
         await ownership.assign([TopicPartition(source, 0)], -1, "")
         (owned,) = ownership.owned
         log, tries = tmp_path / "topics" / f"{target}-0" / f"{0:020}.log", []
@@ -685,9 +674,7 @@ async def test_records_deleted_before_they_were_read_are_an_error(broker, make_t
     admin = AdminClient({"bootstrap.servers": broker.bootstrap})
     for future in admin.delete_records([Offset(topic, 0, 50)]).values():
         future.result(10)
-    ownership = Ownership(
-        kafka, unique, lane=lambda _: None, transaction_timeout_s=15, session_timeout_s=6, drain_s=1
-    )
+    ownership = without_lanes(broker.bootstrap, unique)
     with pytest.raises(Problem, match="records 10 to 49 were deleted"):
         await ownership.assign([TopicPartition(topic, 0)], -1, "")
     await ownership.close()

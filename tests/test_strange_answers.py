@@ -194,6 +194,19 @@ async def test_whatever_is_flipped_cut_or_put_in() -> None:
     assert len(made) > 60
 
 
+async def gives_up_after(play: Play, timeout_s: float, attempts: int) -> float:
+    """The seconds until a batch that is answered so is given up."""
+    begin = time.monotonic()
+    async with (
+        saying(play) as url,
+        line(url=url, timeout_s=timeout_s, give_up_after_attempts=attempts) as sut,
+    ):
+        found = await settled(sut)
+    assert found
+    assert found.letters[0][1].reason == "gave_up"
+    return time.monotonic() - begin
+
+
 async def test_headers_without_end_cost_neither_memory_nor_time() -> None:
     sent = 0
 
@@ -206,12 +219,7 @@ async def test_headers_without_end_cost_neither_memory_nor_time() -> None:
             await writer.drain()
 
     before = psutil.Process().memory_info().rss
-    begin = time.monotonic()
-    async with saying(play) as url, line(url=url, timeout_s=3, give_up_after_attempts=1) as sut:
-        found = await settled(sut)
-    assert found
-    assert found.letters[0][1].reason == "gave_up"
-    assert time.monotonic() - begin < 8
+    assert await gives_up_after(play, timeout_s=3, attempts=1) < 8
     assert psutil.Process().memory_info().rss - before < 100e6, sent
 
 
@@ -222,9 +230,4 @@ async def test_a_drip_ends_with_the_request_s_time() -> None:
             await writer.drain()
             await asyncio.sleep(0.1)
 
-    begin = time.monotonic()
-    async with saying(play) as url, line(url=url, timeout_s=1, give_up_after_attempts=2) as sut:
-        found = await settled(sut)
-    assert found
-    assert found.letters[0][1].reason == "gave_up"
-    assert time.monotonic() - begin < 4
+    assert await gives_up_after(play, timeout_s=1, attempts=2) < 4

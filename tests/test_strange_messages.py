@@ -20,7 +20,7 @@ from streams.dispatch.delivery import Delivered
 from streams.dispatch.message import Message, RawOriginal
 from streams.dispatch.settlement import malformed, settle
 from streams.recovery import deadletters, redrive
-from streams.recovery.letters import Stored, _said
+from streams.recovery.letters import Stored, told
 from streams.status.bookings import Bookings
 from streams.status.files import Files
 from streams.status.letters import Letters
@@ -110,7 +110,7 @@ def test_letters_are_listed_shown_and_redriven_or_left() -> None:
     for message in of(DLQ.name, 2000):
         if message.value is None:
             continue
-        said = _said(message.value)
+        said = told(message.value)
         stored = Stored("k", said, {"k": (0, 0)})
         summary = deadletters._summary(stored, {FILE.id.hex(): "log.csv"})
         assert deadletters.Filter(older="1d", newer="2000-01-01T00:00:00Z").of([summary]) is not None

@@ -48,6 +48,11 @@ class AbortedError(KafkaException):
     numbers: where a broker has the first ones, it takes these for them, and they are committed nowhere.
     """
 
+    @property
+    def told(self) -> str:
+        """What happened, for a person."""
+        return f"a transaction had to be aborted: {self.args[0].str()}"
+
 
 class AbandonedError(Exception):
     """:meth:`TransactionalProducer.abandon` was called while a transaction was under way."""

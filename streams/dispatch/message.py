@@ -17,8 +17,8 @@ _KEY = re.compile(rb"[0-9a-f]{64}")
 #: Of all headers: a redrive of 10,000 letters has a quarter of it. A dead letter takes them along, escaped.
 _MOST_HEADERS = 3_145_728
 
-
-_DIGITS = 15  #: of milliseconds since 1970, until the year 30,000
+#: Of milliseconds since 1970, until the year 30,000.
+_DIGITS = 15
 
 
 class Message(NamedTuple):

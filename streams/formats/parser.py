@@ -7,6 +7,7 @@ has it. The others, a few in a hundred, are left to be read one by one.
 
 import codecs
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import compress
 
 import numpy as np
@@ -79,11 +80,9 @@ class Parser:
     def _in_utf8(self, values: Sequence[bytes]) -> Sequence[bytes]:
         """With nothing for those that cannot be decoded."""
         if self._is_utf8:
-            try:
+            with suppress(UnicodeDecodeError):
                 b"".join(values).decode()
-            except UnicodeDecodeError:
-                return [self._recoded(value) for value in values]
-            return values
+                return values
         return [self._recoded(value) for value in values]
 
     def _recoded(self, value: bytes) -> bytes:
@@ -96,18 +95,19 @@ class Parser:
         """Which records are; they lie in ``data``, in UTF-8, one behind the other."""
         found = np.frombuffer(data, np.uint8)
         ends = np.cumsum(sizes)
+        starts = ends - sizes
         plain: _Flags = (sizes > 2) & (sizes <= _LARGEST)  # of an empty line Arrow makes a row of blanks
         plain[plain] = found[ends[plain] - 1] == _LF
         for byte, from_end in ((_NUL, 0), (_LF, 1), (_CR, 2)):
             at = np.flatnonzero(found == byte)
             of = np.searchsorted(ends, at, side="right")
             plain[of[at != ends[of] - from_end]] = False
-        plain[self._misquoted(found, ends)] = False
-        heads = found[(ends - sizes)[plain, None] + np.arange(len(_BOM))]
+        plain[self._misquoted(found, starts, ends)] = False
+        heads = found[starts[plain, None] + np.arange(len(_BOM))]
         plain[plain] = (heads != _BOM).any(axis=1)  # Arrow would drop it from the first record that it gets
         return plain
 
-    def _misquoted(self, found: _Bytes, ends: Places) -> Places:
+    def _misquoted(self, found: _Bytes, starts: Places, ends: Places) -> Places:
         """The records in which a quote does not stand where RFC 4180 has it."""
         at = np.flatnonzero(found == self._quote)
         of = np.searchsorted(ends, at, side="right")
@@ -115,7 +115,7 @@ class Parser:
         opens = order % 2 == 0
         beside = (np.diff(at) == 1) & (order[1:] > 0)
         before, after = found[at - 1], found[np.minimum(at + 1, len(found) - 1)]
-        at_start = (at == (ends - 1)[of - 1] + 1) | (of == 0) & (at == 0) | (before == self._delimiter)
+        at_start = (at == starts[of]) | (before == self._delimiter)
         at_end = (after == self._delimiter) | (after == _LF) | (after == _CR)
         doubled = np.where(opens, np.append(False, beside), np.append(beside, False))
         wrong = ~(doubled | np.where(opens, at_start, at_end))

@@ -89,8 +89,7 @@ class Bookmark:
         except OwnershipLostError:
             raise Problem("the same replay was started elsewhere", remedy="it goes on from here") from None
         except AbortedError as error:
-            what = f"a transaction had to be aborted: {error.args[0].str()}"
-            raise Problem(what, remedy="do it again: it goes on from here") from None
+            raise Problem(error.told, remedy="do it again: it goes on from here") from None
 
     def _committed(self, group: str, topic: str) -> list[TopicPartition]:
         admin = Admin(self._kafka)

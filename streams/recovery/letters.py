@@ -36,7 +36,7 @@ def index(kafka: KafkaSettings) -> list[Stored]:
         key, value = _key(message), message.value()
         found.pop(key, None)
         if value is not None:
-            found[key] = _said(value), (message.partition(), message.offset())
+            found[key] = told(value), (message.partition(), message.offset())
     stored: dict[str, Stored] = {}
     for key, (said, place) in found.items():
         name = parts.whole(key)
@@ -114,7 +114,8 @@ def _key(message: Message) -> str:
     return (message.key() or b"").decode(errors="replace")
 
 
-def _said(value: bytes) -> dict[str, Any]:
+def told(value: bytes) -> dict[str, Any]:
+    """What a message's letter says, ``original`` left out; nothing where it is a stranger's."""
     try:
         letter = DeadLetter.load(value)
     except ValueError:
@@ -151,5 +152,5 @@ class Pen:
             what = "another redrive or discard has begun"
             raise Problem(what, where=DLQ.name, remedy="try again when it has ended") from None
         except AbortedError as error:
-            what = f"a transaction had to be aborted: {error.args[0].str()}"
-            raise Problem(what, where=DLQ.name, remedy="do it again: what is done stays done") from None
+            remedy = "do it again: what is done stays done"
+            raise Problem(error.told, where=DLQ.name, remedy=remedy) from None

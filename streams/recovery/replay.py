@@ -15,17 +15,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from schemas.errors import UsageError
-from schemas.letter import Receipt
 from streams import moment
 from streams.console import console, safe
+from streams.recovery import receipts
 from streams.recovery.bookmark import Bookmark, Marks
 from streams.recovery.resend import Resend
 from streams.recovery.selection import Selection, Wanted, select
 from streams.recovery.span import Spans
 from streams.settings import Settings
-from topics.catalogue import RECEIPTS
 from topics.connection import KafkaSettings
-from topics.reader import read_all
 
 #: Batches that cannot be sent, named one by one.
 _SHOWN = 20
@@ -144,11 +142,7 @@ def _tell(
 def _booked(kafka: KafkaSettings, name: str) -> Counter[str]:
     """What Avstar said to the batches of this replay: as the first time, to a key that it knows."""
     found = Counter(taken=0, rejected=0)
-    for message in read_all(kafka, RECEIPTS.name):
-        try:
-            receipt = Receipt.load(message.value())
-        except ValueError:
-            continue  # a stranger's
+    for _, receipt in receipts.read(kafka):
         if receipt.replay == name:
             found.update(taken=receipt.accepted + receipt.duplicates, rejected=len(receipt.rejected))
     return found

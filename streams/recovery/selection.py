@@ -11,9 +11,10 @@ from schemas.batch import Source
 from schemas.errors import Problem
 from schemas.letter import Receipt
 from streams.dispatch.message import Message
+from streams.recovery import receipts
 from streams.recovery.span import Spans
 from streams.validate.descriptors import read_descriptors
-from topics.catalogue import BATCHES, RAW, RECEIPTS
+from topics.catalogue import BATCHES, RAW
 from topics.connection import KafkaSettings
 from topics.reader import beginnings, read_all
 
@@ -141,11 +142,7 @@ def _outcomes(kafka: KafkaSettings, wanted: Wanted) -> dict[tuple[str, Source], 
     """How the batches ended that hold a match, or may have held one whose raw record is gone."""
     begins = beginnings(kafka, RAW.name)
     found: dict[tuple[str, Source], _Outcome] = {}
-    for message in read_all(kafka, RECEIPTS.name):
-        try:
-            receipt = Receipt.load(message.value())
-        except ValueError:
-            continue  # a stranger's
+    for key, receipt in receipts.read(kafka):
         source = receipt.source
         if receipt.place or not receipt.records:
             continue
@@ -154,8 +151,9 @@ def _outcomes(kafka: KafkaSettings, wanted: Wanted) -> dict[tuple[str, Source], 
             gone = source.last < begins.get(source.partition, 0)
             if not gone or not wanted.since or datetime.fromisoformat(receipt.at) < wanted.since:
                 continue
-        key = (message.key() or b"").decode(errors="replace")
-        outcome = found.setdefault((key, source), _Outcome(receipt.records, receipt.from_letters))
+        outcome = found.setdefault(
+            (key.decode(errors="replace"), source), _Outcome(receipt.records, receipt.from_letters)
+        )
         outcome.learn(receipt)
     return found
 

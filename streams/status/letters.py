@@ -8,8 +8,9 @@ from sys import intern
 from typing import Any, NamedTuple
 
 from schemas import airing, parts
-from schemas.letter import DeadLetter, stamp
+from schemas.letter import stamp
 from streams import moment
+from streams.recovery import letters
 from streams.recovery.letters import Stored
 
 #: Letters that are known one by one; of more than that, the ones that failed last.
@@ -18,6 +19,9 @@ MOST = 50_000
 _TEXT = 300  #: characters of what is said about a letter
 _OPEN, _UNDER_WAY, _FAILED, _LEFT = "open", "under way", "failed again", "left alone"
 STATES = (_OPEN, _UNDER_WAY, _FAILED, _LEFT)
+
+#: What is said of a stranger's message.
+_UNREADABLE = {"kind": "unknown", "stage": "unknown", "reason": "unreadable", "last_failure": ""}
 
 
 class Letter(NamedTuple):
@@ -108,7 +112,7 @@ class Letters:
             if known and messages:
                 self._add(known)
             return
-        said = _said(value)
+        said = letters.told(value) or _UNREADABLE
         if not said.get("part"):
             messages = {}
         self._add(self._letter(key, said, messages | {message_key: place}))
@@ -196,9 +200,3 @@ class Letters:
     def airing(self) -> list[tuple[int, Counter[str]]]:
         """Of each letter whose spots were validated: its raw partition, and how many air in which hour."""
         return list(self._airs.values())
-
-
-def _said(value: bytes) -> dict[str, Any]:
-    with suppress(ValueError):
-        return DeadLetter.load(value).model_dump(exclude={"original"})
-    return {"kind": "unknown", "stage": "unknown", "reason": "unreadable", "last_failure": ""}

@@ -75,10 +75,11 @@ class Judge:
     def _of_table(self, table: Table) -> Iterator[tuple[Places, Iterable[Verdict]]]:
         """The verdicts on the rows, kind by kind."""
         every = np.arange(len(table.places))
+        if self._kind:
+            yield every, self._of_kind(self._kind, table, every)
+            return
         types = table.column(self._type_place, every)
         kinds = types.read(self._normalizer.kinds.read)
-        if self._kind:
-            kinds = Column.constant(self._kind, len(every))
         for kind in dict.fromkeys(kinds.values):
             rows = kinds.having(index for index, found in enumerate(kinds.values) if found is kind)
             if kind in self._places:

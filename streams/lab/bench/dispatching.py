@@ -22,7 +22,6 @@ from schemas import batch
 from schemas.batch import Batch, Source
 from schemas.descriptor import Descriptor
 from schemas.errors import Problem
-from schemas.letter import Receipt
 from schemas.profile import load as load_profile
 from schemas.records import Valid
 from streams import settings
@@ -33,9 +32,9 @@ from streams.lab.bench.sink import RECORDS, Sink, pin
 from streams.lab.gauge import Gauge
 from streams.lab.generate import generate
 from streams.lab.up import Lab
+from streams.recovery import receipts
 from streams.validate.judge import Judge
-from topics.catalogue import BATCHES, DISPATCHING, RECEIPTS
-from topics.reader import read_all
+from topics.catalogue import BATCHES, DISPATCHING
 
 _LONGEST_S = 300.0
 
@@ -88,11 +87,8 @@ class Dispatch:
             while not gauge.caught_up(BATCHES, DISPATCHING):
                 check()
                 time.sleep(0.1)
-        ended = [
-            Receipt.model_validate_json(message.value() or b"")
-            for message in read_all(self._settings.kafka, RECEIPTS.name)
-        ]
-        at = sorted(datetime.fromisoformat(receipt.at).timestamp() for receipt in ended)
+        ended = receipts.read(self._settings.kafka)
+        at = sorted(datetime.fromisoformat(receipt.at).timestamp() for _, receipt in ended)
         at = [moment for moment in at if moment >= began]
         return (len(at) - 1) * RECORDS / (at[-1] - at[0])
 
