@@ -98,7 +98,7 @@ class TailSettings(_Section):
         0.0, ge=0, description="silence after which any file is at its end; 0: never, while followed"
     )
     copy_wait_s: float = Field(
-        2.0,
+        10.0,
         ge=0,
         description="silence after which a file equal to another's beginning is no copy in the making",
     )

@@ -4,10 +4,10 @@ import contextlib
 import gzip
 import os
 import random
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 from schemas.errors import Problem, Unreachable
@@ -204,7 +204,7 @@ class World:
     def do_append(self, weight: float = 10) -> None:
         path = self.log()
         life = self.living(path)
-        data = life.half + self.lines()
+        data = life.half + self.lines(self.chance.choice((40, 40, 40, 400)))  # of many not all is kept
         life.half = b""
         life.data += data
         self.put(path, data)
@@ -240,7 +240,7 @@ class World:
             return
         copy = self.fresh_name(path)
         begin = time.monotonic()
-        shutil.copy(path, copy)
+        self.written_slowly(copy, path.read_bytes())
         if self.chance.random() < 0.3:
             self.written_after(copy, path)
         life = self.at.pop(path)
@@ -317,16 +317,26 @@ class World:
             return
         path = self.chance.choice(sorted(rotated))
         to = path.with_name(path.name + ".gz")
-        part = to.with_name("." + to.name)
-        part.write_bytes(gzip.compress(path.read_bytes()))
         begin = time.monotonic()
-        part.rename(to)
+        self.written_slowly(to, gzip.compress(path.read_bytes()))
         if self.chance.random() < 0.5:
             self.poll()
         self.at[to] = self.at.pop(path)
         self.at[to].paths.add(str(to))
         path.unlink()
         self.at[to].lasted(begin)
+
+    def written_slowly(self, copy: Path, data: bytes) -> None:
+        """In place, in parts; the tailer may look between them, or end and be started."""
+        cuts = sorted(self.chance.randint(0, len(data)) for _ in range(self.chance.randint(0, 2)))
+        for begin, end in pairwise([0, *cuts, len(data)]):
+            self.put(copy, data[begin:end])
+            if self.chance.random() < 0.1:
+                self.crash()
+            if self.chance.random() < 0.2 and not self.tailer:
+                self.start()
+            if self.chance.random() < 0.5:
+                self.poll()
 
     def do_poll(self, weight: float = 12) -> None:
         self.poll(self.chance.randint(1, 4))

@@ -4,14 +4,18 @@ import contextlib
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from schemas.descriptor import Descriptor
 from schemas.errors import Unreachable
+from schemas.profile import load
 from schemas.rawkey import RawKey
 from streams.settings import Settings, TailSettings
+from streams.tail.sources import Loss, Sources
+from streams.tail.tailer import Tailer
 from topics.catalogue import FILES, RAW
 from topics.connection import KafkaSettings
 from topics.reader import read_all
@@ -74,6 +78,41 @@ class Tail:
             if process.poll() is None:
                 process.kill()
             process.communicate()
+
+
+class Follower:
+    """A tailer in this process, which looks when it is told to, and can be dropped as a crash does."""
+
+    def __init__(self, tail: Tail, name: str = "", folder: Path | None = None) -> None:
+        settings = tail.settings(name=name or tail.name, rotated_after_s=0.05, copy_wait_s=1.0, watch="poll")
+        self.sources = Sources([str(folder or tail.folder)], load("avion"), settings.tail, once=False)
+        self._tailer = Tailer(settings, self.sources, once=False, stop=threading.Event())
+        self._tailer.start()
+
+    def look(self, turns: int = 4) -> None:
+        self._tailer.look()
+        for _ in range(turns):
+            self._tailer.poll_once()
+
+    def settle(self) -> list[Loss]:
+        """Until everything is decided; gives what was destroyed."""
+
+        def settled() -> bool:
+            self.look()
+            return not self.sources.unsettled
+
+        until(settled)
+        self.look()
+        return self.sources.losses
+
+    def rest(self, seconds: float) -> None:
+        """Look again and again for so long."""
+        begin = time.monotonic()
+        until(lambda: bool(self.look()) or time.monotonic() > begin + seconds)
+
+    def drop(self) -> None:
+        self._tailer._publisher.abandon()
+        self._tailer.close()
 
 
 def until(condition: Callable[[], bool], timeout_s: float = 30) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import orjson
 import pytest
 from confluent_kafka import KafkaException, Producer
-from tailing import HEADER, Tail, line, lines, stop, until, whole
+from tailing import HEADER, Follower, Tail, line, lines, stop, until, whole
 
 from schemas.descriptor import Descriptor
 from schemas.errors import Problem
@@ -23,8 +23,6 @@ from streams.tail import checkpoint
 from streams.tail.publisher import Publisher
 from streams.tail.round import Round
 from streams.tail.source import OpenFile, Source
-from streams.tail.sources import Loss, Sources
-from streams.tail.tailer import Tailer
 from topics.catalogue import CHECKPOINTS, DLQ, FILES, RAW
 from topics.reader import read_all
 
@@ -437,36 +435,6 @@ def test_a_failed_delivery_fails_the_transaction(tail: Tail) -> None:
         producer.commit_transaction(20)
     assert failed.value.args[0].txn_requires_abort()
     producer.abort_transaction(10)
-
-
-class Follower:
-    """A tailer in this process, which looks when it is told to, and can be dropped as a crash does."""
-
-    def __init__(self, tail: Tail, name: str = "", folder: Path | None = None) -> None:
-        settings = tail.settings(name=name or tail.name, rotated_after_s=0.05, copy_wait_s=1.0, watch="poll")
-        self.sources = Sources([str(folder or tail.folder)], load("avion"), settings.tail, once=False)
-        self._tailer = Tailer(settings, self.sources, once=False, stop=threading.Event())
-        self._tailer.start()
-
-    def look(self, turns: int = 4) -> None:
-        self._tailer.look()
-        for _ in range(turns):
-            self._tailer.poll_once()
-
-    def settle(self) -> list[Loss]:
-        """Until everything is decided; gives what was destroyed."""
-
-        def settled() -> bool:
-            self.look()
-            return not self.sources.unsettled
-
-        until(settled)
-        self.look()
-        return self.sources.losses
-
-    def drop(self) -> None:
-        self._tailer._publisher.abandon()
-        self._tailer.close()
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])

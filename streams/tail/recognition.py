@@ -1,5 +1,6 @@
 """Recognition: what a file has to do with those that are known. Its content decides; name and inode hint."""
 
+import contextlib
 import os
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -160,19 +161,40 @@ def renamed(known: Checkpoint, opener: Opener) -> Found | None:
 
 def is_intact(known: Checkpoint) -> bool:
     """Whether the file of a checkpoint is still in its folder, with what was published of it."""
-    return any(
-        path and _is_original(known, path) for path in (known.path, paths.with_inode(known.path, known.inode))
-    )
+    file = original(known)
+    if file:
+        file.close()
+    return file is not None
 
 
-def _is_original(known: Checkpoint, path: str) -> bool:
+def original(known: Checkpoint) -> OpenFile | None:
+    """The file of a checkpoint, if it is still in its folder with what was published of it; to be closed."""
+    for path in (known.path, paths.with_inode(known.path, known.inode)):
+        if path and (file := _original(known, path)):
+            return file
+    return None
+
+
+def _original(known: Checkpoint, path: str) -> OpenFile | None:
     try:
         file = OpenFile(path)
     except UsageError:
+        return None
+    with contextlib.suppress(OSError):
+        proof = known.records or _may_be(known, file)
+        if proof and known.is_of(file) and known.proves(file):
+            return file
+    file.close()
+    return None
+
+
+def begins_finished(found: Found, known: Checkpoint) -> bool:
+    """Whether a file may be an unfinished copy of one that is published to its end and still there."""
+    file = original(known) if known.finished and not known.copy_of else None
+    if file is None:
         return False
     try:
-        proof = known.records or _may_be(known, file)
-        return bool(proof) and known.is_of(file) and known.proves(file)
+        return is_beginning(found.file, file)
     except OSError:
         return False
     finally:

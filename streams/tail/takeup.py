@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 logger = log.get("tail")
 
+#: How long after a file was overwritten its copy may be found to have been begun; then it is told as lost.
+_TOLD_AFTER_S = 2.0
+
 
 class TakeUp:
     """One pass over the files in ``fresh``; those that are taken up, or have to wait, leave that list.
@@ -140,11 +143,7 @@ class TakeUp:
         that is gone.
         """
         suspect = self._sources.suspect(found.file)
-        if (
-            suspect
-            and suspect.originals
-            and all(identity in self._sources.open for identity in suspect.originals)
-        ):
+        if suspect and suspect.originals and all(map(self._is_there, suspect.originals)):
             return suspect.originals  # nothing has changed
         originals = []
         for known in self._known.alike(found.file, self._sources.owners):
@@ -158,18 +157,30 @@ class TakeUp:
                     self._take_copy(found, known, copy)
                     return None
                 originals.append(known.identity)
+            elif recognition.begins_finished(found, known):
+                originals.append(known.identity)
         return originals
+
+    def _is_there(self, identity: str) -> bool:
+        """Whether a file is being read, or has been to its end and is still there."""
+        known = self._state.files.get(identity)
+        return identity in self._sources.open or (known is not None and recognition.is_intact(known))
 
     def _copy(self, found: Found, known: Checkpoint, *, was_equal: bool) -> Copy | None:
         copy = recognition.copy(found, known)
         overwritten = self._sources.overwritten.get(known.identity)
         if not known.records and overwritten and overwritten.source.seen <= recognition.length(found.file):
             copy = Copy.WHOLE  # nothing was read of it but the header
-        if _was_begun(known) and known.proves(found.file):
+        if (_was_begun(known) or self._is_anothers(known)) and known.proves(found.file):
             copy = Copy.WHOLE
         if not copy and was_equal and recognition.length(found.file) < known.position:
             return Copy.BEGINNING  # more was appended to the original than is kept of it
         return copy if copy and recognition.is_named_like(known, found) else None
+
+    def _is_anothers(self, known: Checkpoint) -> bool:
+        """Whether another tailer has claimed a file with its header, and may have it open wherever it is."""
+        claim = not (known.records or known.copy_of or known.finished or known.gone)
+        return claim and known.owner not in self._sources.owners
 
     def _is_gone(self, found: Found, known: Checkpoint, copy: Copy) -> bool:
         # At the path of its original it may be that, being written anew.
@@ -252,7 +263,8 @@ class TakeUp:
         for identity, (source, since) in list(sources.overwritten.items()):
             if source.ending or self._found_outside(self._state.files.get(identity)):
                 continue
-            if not self._waiting and (sources.once or monotonic() - since >= sources.settings.copy_wait_s):
+            patience_s = min(_TOLD_AFTER_S, sources.settings.copy_wait_s)
+            if not self._waiting and (sources.once or monotonic() - since >= patience_s):
                 unread = max(0, source.seen - source.end)
                 sources.lose(source.file.path, source.end, unread, "truncated or overwritten")
                 source.gone = True

@@ -19,6 +19,7 @@ from streams.lab.generate import Format, generate
 from streams.lab.service import Service, free_port
 
 _RESTART_S = 1.0  # as systemd does it
+_PIECE = 200_000  # bytes that are compressed before a rest: a tailer sees the file being made
 
 
 class Actor:
@@ -155,7 +156,10 @@ class Log(threading.Thread):
         with suppress(FileNotFoundError):  # it is where its tailer moves what is done
             compressed = self.path.with_name(f"{self.path.name}.{self.rotations}.gz")
             with last.open("rb") as plain, gzip.open(compressed, "wb") as packed:
-                shutil.copyfileobj(plain, packed)
+                while piece := plain.read(_PIECE):
+                    packed.write(piece)
+                    packed.flush()
+                    time.sleep(self._chance.uniform(0, 0.3))
             last.unlink()
         self.path.rename(last)
         self.rotations += 1
