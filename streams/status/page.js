@@ -1,4 +1,5 @@
 // The status page: asks for the view twice a second and writes what has changed, as text.
+// It is loaded once the page has been painted as it was served: without the cards, which are empty until then.
 
 const HUNGRY_MS = 500, HIDDEN_MS = 10000, PATIENCE_MS = 8000, MOST_CAUSES = 12
 const LEVELS = { unknown: "Looking", well: "All is well", busy: "Working", trouble: "Trouble" }
@@ -94,6 +95,7 @@ function say(level, title, notes) {
 }
 
 function show(view) {
+  at("cards").hidden = false
   say(view.verdict.level, view.verdict.title, view.verdict.notes)
   fill(at("workers"), view.roles.map(role => [
     role.role,
@@ -185,5 +187,4 @@ async function look() {
   setTimeout(look, document.hidden ? HIDDEN_MS : HUNGRY_MS)
 }
 
-// What was served is painted first: asking and filling in takes the first paint's time. A hidden page is not painted.
-document.hidden ? look() : requestAnimationFrame(() => setTimeout(look))
+look()

@@ -50,11 +50,11 @@ class TakeUp:
         orphans = self._orphans() if self._first else []
         self._resume_renamed([known for known in orphans if known.records])
         self._resume(lambda file: self._known.by_path(file, self._taken()))
+        self._hold_beginnings()  # of new files, before they are taken for what another one begins
         for found in list(self._fresh):
             self._judge(found)
         self._resume(lambda file: self._known.by_claim(file, self._taken()))
         self._resume_renamed([known for known in orphans if not known.records])
-        self._hold_beginnings()
         self._sources.forget_suspects(self._waiting)
         self._begin()
         self._give_up_overwritten()
@@ -72,9 +72,9 @@ class TakeUp:
 
     def _resume_renamed(self, orphans: list[Checkpoint]) -> None:
         """Go on with those that have another name now, which none of the files to be followed has."""
-        fresh = {found.file.inode for found in self._fresh}
+        here = {found.file.inode for found in self._fresh} | {inode for _, inode in self._waiting}
         for known in orphans:
-            if known.identity in self._taken() or known.inode in fresh:
+            if known.identity in self._taken() or known.inode in here:
                 continue
             if found := recognition.renamed(known, self._sources.examine_free):
                 self._take(found, known)
