@@ -1,9 +1,11 @@
 """What the status page is made of: letters, receipts, speed, the verdict, and who may see it."""
 
+import contextlib
 import re
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from aiohttp.test_utils import make_mocked_request
@@ -14,8 +16,8 @@ from schemas import parts
 from schemas.batch import Source
 from schemas.errors import UsageError
 from schemas.letter import DeadLetter, Place, Reason, Receipt
-from streams.settings import WorkerSettings
-from streams.status import access, peer
+from streams.settings import Settings, WorkerSettings
+from streams.status import access, lookout, peer
 from streams.status.access import Access
 from streams.status.bookings import Bookings
 from streams.status.files import Files
@@ -310,6 +312,28 @@ def test_where_the_other_role_is():
     )
     assert peer.address(worker(web_port=0), "dispatch") == ""
     assert peer.address(worker(web_port=0, peer_url="https://x"), "dispatch") == "https://x/"
+
+
+@pytest.mark.parametrize("role", ["validate", "dispatch"])
+def test_the_topics_are_read_for_whoever_asks(monkeypatch, role):
+    """Metrics of dispatch ask always, validate's page while somebody looks: reading takes its core's time."""
+    looks = []
+    monkeypatch.setattr(lookout, "follow_all", lambda *_, **__: iter([]))
+    monkeypatch.setattr(lookout.Lookout, "_look", lambda self: looks.append(self) and False)
+    avstar = SimpleNamespace(look=lambda: None) if role == "dispatch" else None
+    one = lookout.Lookout(Settings(), SimpleNamespace(avstar=avstar, partitions=set()))
+    stopped_after = 3
+
+    def waited(_):
+        one._stop.set() if len(waits) == stopped_after else waits.append(len(looks))
+        if len(waits) == 2:
+            one.view()
+
+    waits = []
+    monkeypatch.setattr(one, "_wake", SimpleNamespace(wait=waited, clear=lambda: None, set=lambda: None))
+    monkeypatch.setattr(lookout, "closing", contextlib.nullcontext)
+    one._look_on()
+    assert waits == ([1, 2, 3] if role == "dispatch" else [0, 0, 1])
 
 
 def test_pages_are_small_and_all_their_own():

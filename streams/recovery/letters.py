@@ -17,9 +17,12 @@ from topics.transaction import AbortedError, OwnershipLostError, TransactionalPr
 
 _TRANSACTION_S = 60.0
 
+#: What is not kept of a letter, so that a long queue fits into memory.
+_LONG = frozenset({"original", "exchange", "traceback"})
+
 
 class Stored(NamedTuple):
-    """An open dead letter: what it says but for ``original``, and its messages, more than one if in parts.
+    """An open dead letter: what it says, as :func:`told` has it, and its messages, more than one if in parts.
 
     It says nothing when it is not a dead letter of ours.
     """
@@ -30,7 +33,7 @@ class Stored(NamedTuple):
 
 
 def index(kafka: KafkaSettings) -> list[Stored]:
-    """Every open dead letter; the originals are not kept, so that a long queue fits into memory."""
+    """Every open dead letter."""
     found: dict[str, tuple[dict[str, Any], tuple[int, int]]] = {}
     for message in read_all(kafka, DLQ.name):
         key, value = _key(message), message.value()
@@ -115,12 +118,13 @@ def _key(message: Message) -> str:
 
 
 def told(value: bytes) -> dict[str, Any]:
-    """What a message's letter says, ``original`` left out; nothing where it is a stranger's."""
+    """What a message's letter says but for what is long; nothing where it is a stranger's."""
     try:
         letter = DeadLetter.load(value)
     except ValueError:
         return {}
-    return letter.model_dump(mode="json", exclude={"original"})
+    said = vars(letter) | {"place": letter.place and vars(letter.place)}  # far less work than to dump it
+    return {name: value for name, value in said.items() if name not in _LONG}
 
 
 def write(producer: Producer, key: str, letter: DeadLetter) -> None:

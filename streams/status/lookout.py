@@ -87,6 +87,11 @@ class Lookout:
         """Whether somebody looks at the page."""
         return time.monotonic() - self._watched_at < _ATTENTION_S
 
+    @property
+    def _needed(self) -> bool:
+        """Whether anybody asks for what is seen: dispatch's metrics do, of validate's nobody but the page."""
+        return self.watched or self._role.avstar is not None
+
     def view(self) -> dict[str, Any]:
         """What was seen last: ``looked`` says when, empty before the first time. Asks for the next look."""
         waited_for = not self.watched
@@ -110,7 +115,7 @@ class Lookout:
         topics = {topic.name: at for topic, at in since.items()}
         with closing(follow_all(self._settings.kafka, topics, **_SPARING)) as chunks:
             while not self._stop.is_set():
-                answered = self._look()
+                answered = self._needed and self._look()
                 if answered:
                     self._reading = self._read_on(chunks)
                 if self._role.avstar:
