@@ -1,6 +1,7 @@
 """Copies that take their time: what a rotation writes while the file that it copies is still there."""
 
 import gzip
+from itertools import pairwise
 
 import pytest
 from tailing import HEADER, Follower, Tail, lines
@@ -30,9 +31,11 @@ def test_a_copy_that_is_written_slowly_is_none_of_its_own(tail: Tail, original: 
         follower = Follower(tail)
     copy = path.with_name(path.name + (".gz" if packed else ".copy"))
     whole = gzip.compress(data) if packed else data
+    first = len(HEADER) + 400  # hardly more than a header, also of what is inside
+    ends = [150 if packed else first, len(whole) // 3, len(whole) * 2 // 3, len(whole)]
     with copy.open("wb", buffering=0) as stream:
-        for begin in range(0, len(whole), len(whole) // 3):
-            stream.write(whole[begin : begin + len(whole) // 3])
+        for begin, end in pairwise([0, *ends]):
+            stream.write(whole[begin:end])
             follower.rest(0.6)
     path.unlink()
     follower.settle()

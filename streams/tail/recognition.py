@@ -87,18 +87,19 @@ class Known:
         Only those of ``owners`` or of the same folder: what others read elsewhere may be equal by chance.
         """
         folder = os.path.dirname(file.path)  # noqa: PTH120 - of thousands
-        for known in self._alike(file.read(0, PROOF)):
+        for known in self._alike(file.read(0, PROOF), os.path.basename(file.path)):  # noqa: PTH119 - likewise
             if known.owner in owners or os.path.dirname(known.path) == folder:  # noqa: PTH120
                 yield known
 
-    def _alike(self, first: bytes) -> Iterator[Checkpoint]:
+    def _alike(self, first: bytes, name: str) -> Iterator[Checkpoint]:
         for length in self._lengths:
             if length <= len(first):
                 yield from self._heads.get(Stretch.of(first[:length]), ())
         if len(first) < PROOF:
             longer = (head for head in self._heads if head.length > len(first))
             for known in (known for head in longer for known in self._heads[head]):
-                if known.position <= KEPT + len(first):
+                # What is kept of it tells, or it does itself, and then it has to be named like that.
+                if known.position <= KEPT + len(first) or name.startswith(Path(known.path).stem):
                     yield known
 
 

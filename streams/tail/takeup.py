@@ -157,7 +157,7 @@ class TakeUp:
                     self._take_copy(found, known, copy)
                     return None
                 originals.append(known.identity)
-            elif recognition.begins_finished(found, known):
+            elif recognition.is_named_like(known, found) and recognition.begins_finished(found, known):
                 originals.append(known.identity)
         return originals
 
