@@ -5,7 +5,7 @@ import math
 import sys
 from contextlib import AbstractContextManager
 from time import monotonic
-from typing import Any
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -32,6 +32,28 @@ class _Libraries(logging.Handler):
             get(record.name).log(record.levelno, record.getMessage(), exc_info=record.exc_info)
 
 
+class _Unfailing:
+    """A stream on which a full disk or a reader that is gone costs lines and nothing else.
+
+    Whoever logs has work to do, libraries' background tasks, too, and an exception would end it.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._cut = stream, False
+
+    def write(self, text: str) -> None:
+        """As far as it goes; what comes after a line that was cut is a line of its own."""
+        try:
+            self._stream.write("\n" + text if self._cut else text)
+            self._stream.flush()
+            self._cut = False
+        except (OSError, ValueError):  # the latter: closed
+            self._cut = True
+
+    def flush(self) -> None:
+        """Nothing: what is written is flushed."""
+
+
 def configure(settings: LogSettings) -> None:
     """Set format and level for the whole process."""
     as_json = settings.format == "json" or (settings.format == "auto" and not sys.stderr.isatty())
@@ -46,7 +68,7 @@ def configure(settings: LogSettings) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.getLevelNamesMapping()[settings.level.upper()]
         ),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Unfailing(sys.stderr))),
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()

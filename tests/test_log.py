@@ -1,5 +1,6 @@
 """What libraries log."""
 
+import errno
 import io
 import json
 import logging
@@ -47,6 +48,53 @@ def test_a_librarys_error_keeps_its_traceback(lines):
         logging.getLogger("library").exception("failed")
     (line,) = lines()
     assert "KeyError" in line["exception"]
+
+
+class Disk(io.StringIO):
+    """Takes ten characters and fails while it is full."""
+
+    full = False
+
+    def write(self, text):
+        if not self.full:
+            return super().write(text)
+        super().write(text[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_costs_lines_and_nothing_else(monkeypatch):
+    """An exception in a library's task that only wanted to say something ended the task."""
+    root = logging.getLogger()
+    before, said = root.handlers, Disk()
+    monkeypatch.setattr(sys, "stderr", said)
+    log.configure(LogSettings(format="json"))
+    try:
+        for said.full in (False, True, True, False):
+            log.get("one").warning("said", full=said.full)
+            logging.getLogger("library").error("said while %s", said.full)
+        said.close()
+        log.get("one").warning("to nobody")
+    finally:
+        root.handlers = before
+        structlog.reset_defaults()
+
+
+def test_what_comes_after_a_cut_line_is_a_line(monkeypatch):
+    said = Disk()
+    monkeypatch.setattr(sys, "stderr", said)
+    try:
+        log.configure(LogSettings(format="json"))
+        said.full = True
+        log.get("one").warning("lost")
+        said.full = False
+        log.get("one").warning("there")
+    finally:
+        logging.getLogger().handlers = [
+            one for one in logging.getLogger().handlers if not isinstance(one, log._Libraries)
+        ]
+        structlog.reset_defaults()
+    *_, last = said.getvalue().splitlines()
+    assert json.loads(last)["event"] == "there"
 
 
 @pytest.mark.broker

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaClient, AIOKafkaConsumer
+from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.structs import TopicPartition
 from chaos.links import Links
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Producer, cimpl
@@ -438,6 +439,23 @@ async def test_an_error_is_told_once(broker, make_topic, unique, caplog, monkeyp
     assert "the reason" in caplog.text
     assert "Event loop is closed" not in caplog.text
     assert not ended
+
+
+async def test_a_process_that_cannot_keep_its_membership_ends(broker, make_topic, unique, monkeypatch):
+    """Whatever fails in aiokafka's heartbeats: it would own nothing for ever, and say nothing."""
+    source, target = make_topic("source"), make_topic("target")
+    app = make_app(broker.bootstrap, unique, source, target)
+    await running(app)
+
+    async def failing(_):
+        raise OSError(28, "No space left on device")
+
+    app.ownership.owned[0].pause()  # a fetch that waits would be told
+    await asyncio.sleep(1)
+    monkeypatch.setattr(GroupCoordinator, "_do_heartbeat", failing)
+    await asyncio.wait_for(app._crashed.wait(), 20)
+    await app.stop()
+    assert "No space left" in str(app.crash_reason)
 
 
 async def test_a_missing_chunk_is_an_error(broker, make_topic, unique):

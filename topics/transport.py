@@ -107,6 +107,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
     async def _poll(self, partitions: frozenset[TP], timeout: float) -> list[Chunk]:
         consumer = self._ensure_consumer()
+        # Where a background task of aiokafka's has failed, nobody keeps us in the group any more.
+        consumer._coordinator.check_errors()
         try:
             fetched: dict[TopicPartition, list[Any]] = await self._fetch_records(
                 consumer, partitions, timeout=timeout, max_records=consumer._max_poll_records
