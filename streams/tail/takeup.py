@@ -110,7 +110,9 @@ class TakeUp:
         """Tell of what there was when the file was seen the last time, itself or what it is a copy of."""
         size = recognition.length(file) if not file.read(seen - 1, 1) else seen
         if size < seen:
-            self._sources.lose(known.path, size, seen - size, "truncated before it was read")
+            # Of a file that has shrunk nothing but the header may be what was seen of it.
+            begin = known.position if known.is_of(file) and not known.records else size
+            self._sources.lose(known.path, begin, seen - begin, "truncated before it was read")
 
     def _source(self, found: Found, known: Checkpoint | None) -> Source:
         sources = self._sources
