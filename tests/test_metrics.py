@@ -217,7 +217,7 @@ def test_the_oldest_unread_record(make_topic, broker):
     open_.flush()
     open_.abort_transaction()
     oldest = Oldest(KafkaSettings(bootstrap_servers=broker.bootstrap), topic)
-    until(lambda: oldest.ends([0, 1, 2]) == {0: 2, 1: 3, 2: 2})  # markers come after the producer was answered
+    until(lambda: oldest.ends([0, 1, 2]) == {0: 2, 1: 3, 2: 2})  # markers come after the answer
     assert oldest.appended_ms({0: 0, 1: 0, 2: 0}) == {0: 1_000, 1: 3_000}
     assert oldest.appended_ms({0: 1, 1: 1}) == {0: 2_000}
     assert oldest.retention_s() == 5_000
