@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from schemas.errors import UsageError
 from schemas.profile import Profile, is_readable
-from streams.formats import catalogue as formats
+from streams.formats.framers import framer
 from streams.formats.wide import narrow
 
 #: Within so many bytes a file has to show its header, or its first record where it has none.
@@ -97,7 +97,7 @@ def _refuse_binary(data: bytes, encoding: str) -> None:
 
 
 def _examine_lines(data: bytes, profile: Profile, encoding: str, begin: int, *, final: bool) -> Head | None:
-    framed = formats.framer(profile, encoding, SIZE, position=begin).feed(data, final=final)
+    framed = framer(profile, encoding, SIZE, position=begin).feed(data, final=final)
     if not framed.count:
         if final or framed.oversized:
             raise UsageError("no header row", remedy="the first line has to name the columns")
@@ -138,7 +138,7 @@ def _examine_markup(data: bytes, profile: Profile, head: Head, *, final: bool) -
         if final or (root and not root.startswith(b"<")):
             raise UsageError("not an XML document", remedy="is it of another format?")
         return None
-    framed = formats.framer(profile, _units(head.encoding), SIZE).feed(data, final=final)
+    framed = framer(profile, _units(head.encoding), SIZE).feed(data, final=final)
     if framed.count or framed.oversized or (final and len(_TAG.findall(root)) == 1):
         return head
     if final:

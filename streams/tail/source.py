@@ -11,7 +11,7 @@ from schemas.descriptor import Descriptor
 from schemas.errors import UsageError
 from schemas.letter import now
 from schemas.profile import Profile
-from streams.formats import catalogue as formats
+from streams.formats.framers import framer
 from streams.formats.framing import Framed
 from streams.formats.gzipped import MAGIC, START, Gunzip, Member
 from streams.settings import TailSettings
@@ -183,7 +183,7 @@ class Source:
         self._over = False
         self._oversized = known.oversized if known else 0
         self._skipped = known.skipped if known else head.start
-        self._framer = formats.framer(
+        self._framer = framer(
             profile,
             head.encoding,
             settings.max_record_bytes,
