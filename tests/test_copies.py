@@ -4,7 +4,7 @@ import gzip
 from itertools import pairwise
 
 import pytest
-from tailing import HEADER, Follower, Tail, lines
+from tailing import HEADER, Follower, Tail, line, lines
 
 from schemas.errors import Problem
 
@@ -43,14 +43,19 @@ def test_a_copy_that_is_written_slowly_is_none_of_its_own(tail: Tail, original: 
     assert sorted(tail.values(tail.folder / "a.csv", path, copy)) == _MANY
 
 
-def test_a_compressed_file_of_which_another_tailer_has_only_the_header(tail: Tail) -> None:
-    """That one still has open what was removed, and would publish it as well."""
+@pytest.mark.parametrize(
+    ("seen", "appended"),
+    [(line(1)[:30], []), (b"", lines(0, 20))],
+    ids=["has begun a record", "has the header"],
+)
+def test_a_compressed_copy_is_taken_from_a_tailer(tail: Tail, seen: bytes, appended: list[bytes]) -> None:
+    """That one still reads what was removed, and would publish it as well."""
     path, packed = tail.folder / "a.csv", tail.folder / "a.csv.1.gz"
-    path.write_bytes(HEADER)
+    path.write_bytes(HEADER + seen)
     first = Follower(tail)
     first.look()
     with path.open("ab") as log:
-        log.write(b"".join(lines(0, 20)))
+        log.write(b"".join(appended))
     packed.write_bytes(gzip.compress(path.read_bytes()))
     path.unlink()
     second = Follower(tail, f"{tail.name[-50:]}-2")
@@ -59,4 +64,4 @@ def test_a_compressed_file_of_which_another_tailer_has_only_the_header(tail: Tai
         first.settle()
     first.drop()
     second.drop()
-    assert tail.values(path, packed) == lines(0, 20)
+    assert tail.values(path, packed) == (appended or [seen])

@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import sys
+from contextlib import contextmanager
 
 import pytest
 import structlog
@@ -14,16 +15,32 @@ from streams import log
 from streams.settings import LogSettings
 
 
+@contextmanager
+def logged_to(stream, monkeypatch):
+    """All that is logged goes there."""
+    root = logging.getLogger()
+    before = root.handlers
+    monkeypatch.setattr(sys, "stderr", stream)
+    log.configure(LogSettings(format="json"))
+    yield
+    root.handlers = before
+    structlog.reset_defaults()
+
+
 @pytest.fixture
 def lines(monkeypatch):
     """The log lines so far, as JSON."""
-    root = logging.getLogger()
-    before, said = root.handlers, io.StringIO()
-    monkeypatch.setattr(sys, "stderr", said)
-    log.configure(LogSettings(format="json"))
-    yield lambda: [json.loads(line) for line in said.getvalue().splitlines()]
-    root.handlers = before
-    structlog.reset_defaults()
+    said = io.StringIO()
+    with logged_to(said, monkeypatch):
+        yield lambda: [json.loads(line) for line in said.getvalue().splitlines()]
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """What is logged goes to it."""
+    disk = Disk()
+    with logged_to(disk, monkeypatch):
+        yield disk
 
 
 def test_a_library_that_repeats_itself_is_heard_once(lines):
@@ -62,38 +79,21 @@ class Disk(io.StringIO):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_full_disk_costs_lines_and_nothing_else(monkeypatch):
+def test_a_full_disk_costs_lines_and_nothing_else(disk):
     """An exception in a library's task that only wanted to say something ended the task."""
-    root = logging.getLogger()
-    before, said = root.handlers, Disk()
-    monkeypatch.setattr(sys, "stderr", said)
-    log.configure(LogSettings(format="json"))
-    try:
-        for said.full in (False, True, True, False):
-            log.get("one").warning("said", full=said.full)
-            logging.getLogger("library").error("said while %s", said.full)
-        said.close()
-        log.get("one").warning("to nobody")
-    finally:
-        root.handlers = before
-        structlog.reset_defaults()
+    for disk.full in (False, True, True, False):
+        log.get("one").warning("said", full=disk.full)
+        logging.getLogger("library").error("said while %s", disk.full)
+    disk.close()
+    log.get("one").warning("to nobody")
 
 
-def test_what_comes_after_a_cut_line_is_a_line(monkeypatch):
-    said = Disk()
-    monkeypatch.setattr(sys, "stderr", said)
-    try:
-        log.configure(LogSettings(format="json"))
-        said.full = True
-        log.get("one").warning("lost")
-        said.full = False
-        log.get("one").warning("there")
-    finally:
-        logging.getLogger().handlers = [
-            one for one in logging.getLogger().handlers if not isinstance(one, log._Libraries)
-        ]
-        structlog.reset_defaults()
-    *_, last = said.getvalue().splitlines()
+def test_what_comes_after_a_cut_line_is_a_line(disk):
+    disk.full = True
+    log.get("one").warning("lost")
+    disk.full = False
+    log.get("one").warning("there")
+    *_, last = disk.getvalue().splitlines()
     assert json.loads(last)["event"] == "there"
 
 

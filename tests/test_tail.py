@@ -550,23 +550,6 @@ def test_what_was_written_anew_and_removed_between_two_looks_is_read(tail: Tail)
     assert sorted(tail.values(path)) == lines(1, 4)
 
 
-def test_a_compressed_copy_is_taken_from_a_tailer_that_has_only_begun(tail: Tail) -> None:
-    """That one still reads what was removed, and would publish it as well."""
-    path, packed = tail.folder / "a.csv", tail.folder / "a.csv.1.gz"
-    path.write_bytes(HEADER + line(1)[:30])
-    first = Follower(tail)
-    first.look()
-    packed.write_bytes(gzip.compress(path.read_bytes()))
-    path.unlink()
-    second = Follower(tail, f"{tail.name[-50:]}-2")
-    second.settle()
-    with pytest.raises(Problem, match="took over"):
-        first.settle()
-    first.drop()
-    second.drop()
-    assert tail.values(path, packed) == [line(1)[:30]]
-
-
 def test_a_header_that_was_rotated_away_is_no_copy(tail: Tail) -> None:
     """What it would explain is a truncation, which destroyed what was written before it."""
     path = tail.folder / "a.csv"

@@ -97,6 +97,11 @@ class Checkpoint(BaseModel):
     owner: str  #: name of the tailer that reads it
     at: str
 
+    @property
+    def is_claim(self) -> bool:
+        """Whether nothing of its file has been published: with its header alone it proves hardly anything."""
+        return not (self.records or self.copy_of)
+
     def proves(self, file: File) -> bool:
         """Whether ``file`` still holds what was published."""
         if Stretch.of(file.read(0, self.head.length)) != self.head:

@@ -56,16 +56,16 @@ class Known:
         for known in self._inodes.get((file.device, file.inode), ()):
             # What has grown is no copy of a beginning any more, or not known to be.
             grown = known.copy_of and file.read(known.position, 1)
-            proof = known.records or known.copy_of
-            if proof and known.identity not in taken and not grown and known.proves(file):
+            free = not known.is_claim and known.identity not in taken
+            if free and not grown and known.proves(file):
                 return known
         return None
 
     def by_claim(self, file: OpenFile, taken: Collection[str]) -> Checkpoint | None:
         """The checkpoint of a file of which only the header is known, so that it proves hardly anything."""
         for known in self._inodes.get((file.device, file.inode), ()):
-            claim = not (known.records or known.copy_of or known.identity in taken)
-            if claim and _may_be(known, file) and known.proves(file):
+            free = known.is_claim and known.identity not in taken
+            if free and _may_be(known, file) and known.proves(file):
                 return known
         return None
 
@@ -128,6 +128,11 @@ def beginnings(fresh: list[Found]) -> list[Found]:
     return found
 
 
+def _is_its_file(known: Checkpoint, file: OpenFile) -> bool:
+    """Whether it is the file of a checkpoint, with what was published of it."""
+    return bool(known.records or _may_be(known, file)) and known.is_of(file) and known.proves(file)
+
+
 def _may_be(known: Checkpoint, file: OpenFile) -> bool:
     """Whether a file with the inode of another may be that, by its name. Inodes are used again."""
     before, now = Path(known.path), Path(file.path)
@@ -153,8 +158,7 @@ def renamed(known: Checkpoint, opener: Opener) -> Found | None:
     found = opener(path) if path else None
     if not found:
         return None
-    proof = known.records or _may_be(known, found.file)
-    if not (proof and known.is_of(found.file) and known.proves(found.file)):
+    if not _is_its_file(known, found.file):
         found.file.close()
         return None
     return found
@@ -182,8 +186,7 @@ def _original(known: Checkpoint, path: str) -> OpenFile | None:
     except UsageError:
         return None
     with contextlib.suppress(OSError):
-        proof = known.records or _may_be(known, file)
-        if proof and known.is_of(file) and known.proves(file):
+        if _is_its_file(known, file):
             return file
     file.close()
     return None

@@ -181,8 +181,8 @@ class TakeUp:
 
     def _is_anothers(self, known: Checkpoint) -> bool:
         """Whether another tailer has claimed a file with its header, and may have it open wherever it is."""
-        claim = not (known.records or known.copy_of or known.finished or known.gone)
-        return claim and known.owner not in self._sources.owners
+        open_claim = known.is_claim and not (known.finished or known.gone)
+        return open_claim and known.owner not in self._sources.owners
 
     def _is_gone(self, found: Found, known: Checkpoint, copy: Copy) -> bool:
         # At the path of its original it may be that, being written anew.
@@ -300,7 +300,7 @@ class TakeUp:
 
 def _was_begun(known: Checkpoint) -> bool:
     """Whether all that was published is the header, while more was seen, which is proof of what is a copy."""
-    return not (known.records or known.copy_of) and known.head.length > known.position
+    return known.is_claim and known.head.length > known.position
 
 
 def _tell_resumed(file: OpenFile, known: Checkpoint) -> None:
