@@ -94,6 +94,7 @@ class Plant:
 
     def __exit__(self, *_: object) -> None:
         self._running.close()
+        (self._folder / "samples.json").write_text(json.dumps(self.samples))  # to be drawn, if one must look
 
     def start(self, *actors: Actor) -> None:
         """Start these, and keep them running."""
