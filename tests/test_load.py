@@ -201,7 +201,6 @@ def test_many_letters(lab: Lab, tmp_path: Path) -> None:
     """Avstar refuses half of the records; letters are listed, one is shown, all are redriven and booked."""
     many = int(_given("LETTERS", 100_000))
     with Plant(lab, tmp_path, seed=5000, DLQ__FLOOD_REFUSED=0) as plant:
-        # Of a batch that was rejected whole, Avstar would tell what it told before: it has the same key.
         play(lab, {"kind": "reject", "record_probability": 0.5})
         plant.start(plant.tailer, *plant.workers)
         began = time.monotonic()

@@ -109,6 +109,20 @@ def mend_and_discard(flow, log, left, published):
     assert (receipt.status, receipt.why) == ("discarded", "a test record")
 
 
+def test_a_batch_of_which_every_record_was_rejected_is_booked_when_it_is_redriven(flow):
+    """Avstar has an answer to its key, which it would give again."""
+    log = flow.log(40, seed=75, bad_rate=0)
+    flow.faults({"kind": "reject", "record_probability": 1.0, "code": "no_contract"}, seed=7)
+    flow.start("worker", **HASTE, DLQ__FLOOD_REFUSED=0)
+    flow.tail(log)
+    flow.settle()
+    flow.check(log, delivered=0, rejected=40)
+    flow.faults()
+    redrive(flow, "--reason", "rejected")
+    flow.check(log)
+    assert flow.booked() == log.accepted
+
+
 def test_a_redrive_that_fails_renews_the_letters_and_is_capped(flow):
     log = flow.log(2000, seed=70, bad_rate=0)
     flow.faults({"kind": "reject", "record_probability": 0.01, "code": "no_contract"}, seed=7)

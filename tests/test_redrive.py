@@ -95,7 +95,6 @@ def test_a_record_that_was_validated_before_is_not_published_again_unless_it_is_
     found = letters(good(1))
     first = remake(found, PANEL, CODECS, Upload(), AT).sending
     again = remake(first.letters, PANEL, CODECS, Upload(), AT).sending
-    assert again.batch == first.batch
     assert again.validated == {}
     edited = remake(first.letters, PANEL, CODECS, Upload(), AT, edited=good(9)).sending
     assert edited.batch.key != first.batch.key
@@ -116,6 +115,21 @@ def test_a_set_that_failed_has_another_key_and_still_says_whose_is_which(records
     assert sending.batch.records == records + times
     sent = message(sending)
     assert [found[key].place.raw_offset for key in sent.redrives] == sent.source.expand()
+
+
+@given(st.integers(1, 5), st.integers(1, 4))
+@settings(max_examples=20)
+def test_every_time_that_a_set_is_sent_it_has_a_key_of_its_own(records, times):
+    """Those of a batch that was rejected record by record, too: Avstar knows its key."""
+    sent = remake(letters(*map(good, range(records))), PANEL, CODECS, Upload(), AT).sending
+    refused = [sent.batch.key]
+    found = letters(*map(good, range(records)), stage="dispatch", idempotency_key=sent.batch.key)
+    for _ in range(times):
+        sent = remake(found, PANEL, CODECS, Upload(), AT).sending
+        assert sent.batch.key not in refused
+        refused.append(sent.batch.key)
+        rejected = booked(*range(sent.batch.records))
+        found = dict(settle(message(sent), rejected, {}, dict(sent.letters)).letters)
 
 
 def test_booked_letters_are_gone_and_refused_ones_renewed():

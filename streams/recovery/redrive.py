@@ -70,7 +70,7 @@ class Redrive:
     ) -> None:
         self._settings, self._profile, self._edited = settings, profile, edited
         self._pen = None if dry_run else Pen(settings.kafka)
-        self.sent: list[Sending] = []
+        self.sent = Counter[str]()  #: letters, records and batches
         self.left: dict[str, str] = {}
 
     def run(self, wanted: Wanted) -> None:
@@ -126,9 +126,8 @@ class Redrive:
 
         if self._pen and sendings:
             self._pen.commit(produce)
-        self.sent += [
-            sending._replace(batch=sending.batch._replace(body=b""), validated={}) for sending in sendings
-        ]
+        for sending in sendings:
+            self.sent.update(letters=len(sending.letters), records=sending.batch.records, batches=1)
 
     @cached_property
     def _panel(self) -> Panel:
@@ -228,11 +227,10 @@ def _bytes(path: Path) -> bytes:
 
 def _tell(redrive: Redrive, *, dry_run: bool) -> None:
     screen = console()
-    count = sum(len(sending.letters) for sending in redrive.sent)
-    records = sum(sending.batch.records for sending in redrive.sent)
-    would = "would go" if dry_run else "went"
+    sent, would = redrive.sent, "would go" if dry_run else "went"
     screen.print(
-        f"{count:,} letters {would} to dispatch: {records:,} records in {len(redrive.sent):,} batches"
+        f"{sent['letters']:,} letters {would} to dispatch:"
+        f" {sent['records']:,} records in {sent['batches']:,} batches"
     )
     for why, times in Counter(redrive.left.values()).most_common(_SHOWN):
         keys = [key for key, reason in redrive.left.items() if reason == why]

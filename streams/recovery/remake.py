@@ -116,13 +116,13 @@ def _sending(
 
 
 def _told_apart(keys: list[str], found: Mapping[str, DeadLetter]) -> list[str]:
-    """The first record once more for each time that it failed.
+    """The first record once more for each time that it was sent.
 
     Avstar answers a key that it knows as it did before, so the same set needs another one; a record that is
     in it twice counts as a duplicate.
     """
-    failed = max(found[key].retry_count for key in keys)
-    return [*keys[:1] * failed, *keys]
+    sent = max(found[key].retry_count + bool(found[key].idempotency_key) for key in keys)
+    return [*keys[:1] * sent, *keys]
 
 
 def _offset(letter: DeadLetter) -> int:
