@@ -10,12 +10,12 @@ import asyncio
 import logging
 import struct
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import inf
 from typing import Any, NamedTuple, Protocol, cast
 
-from aiokafka.structs import ConsumerRecord, TopicPartition
+from aiokafka.structs import TopicPartition
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka import TopicPartition as Offset
 
@@ -54,6 +54,7 @@ _NO_LEADER_YET = frozenset(
         KafkaError.UNKNOWN_LEADER_EPOCH,
         KafkaError.OFFSET_NOT_AVAILABLE,
         KafkaError._DESTROY_BROKER,
+        KafkaError._UNKNOWN_PARTITION,
     }
 )
 _AWAY = NO_COORDINATOR_YET | {
@@ -74,6 +75,23 @@ _LOOK_S, _MOST_HUNG = 0.5, 16
 logger = logging.getLogger(__name__)
 
 
+class Record(Protocol):
+    """A record as it was fetched: its time stamp in milliseconds since 1970, and headers as (name, value)."""
+
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int: ...
+    @property
+    def timestamp_type(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]: ...
+
+
 class Chunk(NamedTuple):
     """What one poll brought of one partition: records in order, the ``epoch`` of the assignment that fetched
     them, and the chunk's ``sequence`` number in that epoch, from 0."""
@@ -81,13 +99,13 @@ class Chunk(NamedTuple):
     partition: TopicPartition
     epoch: int
     sequence: int
-    records: list[ConsumerRecord]
+    records: list[Record]
 
 
 class Lane(Protocol):
     """The work on one owned partition, from one assignment to the next."""
 
-    def feed(self, records: list[ConsumerRecord]) -> None:
+    def feed(self, records: list[Record]) -> None:
         """Take the next records, in order. Does not block."""
 
     async def finish(self) -> None:

@@ -32,6 +32,7 @@ _LEADERLESS = (
     KafkaError.FENCED_LEADER_EPOCH,
     KafkaError.UNKNOWN_LEADER_EPOCH,  # of a broker that has just started
     KafkaError.OFFSET_NOT_AVAILABLE,  # of a new leader that does not know its end yet (KIP-207)
+    KafkaError._UNKNOWN_PARTITION,  # of one that metadata had, and a moment later not
 )
 #: What a reader that follows waits out.
 _PASSING = (*_LEADERLESS, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT)

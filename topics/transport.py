@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import aiokafka
 import faust
+from aiokafka.consumer import fetcher
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import NoOffsetForPartitionError
 from aiokafka.structs import TopicPartition
@@ -42,6 +43,16 @@ def _tell_if_alive(thread: ServiceThread) -> None:
 
 
 ServiceThread._stopped_set = _tell_if_alive
+
+
+class _Records(fetcher.PartitionRecords):
+    """What was fetched of a partition, each record as aiokafka's C code has read it."""
+
+    def _consumer_record(self, tp: TopicPartition, record: Any) -> Any:  # noqa: ARG002
+        return record  # a ConsumerRecord with the same attributes takes three times as long as all else here
+
+
+fetcher.PartitionRecords = _Records
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
@@ -184,7 +195,7 @@ class Consumer(driver.Consumer):
     def _message(self, chunk: Chunk) -> ConsumerMessage:
         last = chunk.records[-1]
         return ConsumerMessage(
-            last.topic, last.partition, last.offset, last.timestamp / 1000, last.timestamp_type,
+            *chunk.partition, last.offset, last.timestamp / 1000, last.timestamp_type,
             (), None, chunk, None, 0, 0, chunk.partition, generation_id=self.app.consumer_generation_id,
         )  # fmt: skip
 

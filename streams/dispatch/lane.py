@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
-from aiokafka.structs import ConsumerRecord
 from confluent_kafka import Producer
 
 from schemas.letter import DeadLetter
@@ -22,7 +21,7 @@ from streams.recovery import letters
 from streams.settings import DispatchSettings
 from topics.catalogue import RAW
 from topics.connection import KafkaSettings
-from topics.ownership import Owned
+from topics.ownership import Owned, Record
 from topics.reader import read_records
 from topics.transaction import OwnershipLostError
 
@@ -63,7 +62,7 @@ class DispatchLane:
         self._task = asyncio.create_task(self._run())
         self._task.add_done_callback(owned.ended)
 
-    def feed(self, records: Sequence[ConsumerRecord]) -> None:
+    def feed(self, records: Sequence[Record]) -> None:
         """Take batches; holds the partition back while more wait than can soon be sent."""
         for record in records:
             size = len(record.value or b"")
@@ -135,7 +134,7 @@ class DispatchLane:
         for flight, settlement in zip(ended, settlements, strict=True):
             _count(settlement, time.monotonic() - flight.since)
 
-    async def _deliver(self, record: ConsumerRecord) -> Settlement:
+    async def _deliver(self, record: Record) -> Settlement:
         try:
             message = Message.read(record.key, record.value, dict(record.headers))
         except ValueError as error:
