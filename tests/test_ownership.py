@@ -489,10 +489,18 @@ async def test_a_missing_chunk_is_an_error(broker, make_topic, unique):
     await ownership.close()
 
 
-async def test_a_partition_is_taken_over_while_it_changes_its_leader(broker, make_topic, unique):
-    """Where the log begins is asked again: of a cluster's brokers one may not lead any more, or not yet."""
+async def test_a_partition_is_taken_over_while_it_changes_its_leader(broker, make_topic, unique, monkeypatch):
+    """Fence and questions are repeated: of a cluster's brokers one may not lead any more, or not yet, or end."""
     topic = make_topic("source")
     refused = [KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError._DESTROY_BROKER]
+    unheard, fence = [KafkaError._TRANSPORT], TransactionalProducer.fence
+
+    def fenced(producer):
+        if unheard:
+            raise KafkaException(KafkaError(unheard.pop()))
+        fence(producer)
+
+    monkeypatch.setattr(TransactionalProducer, "fence", fenced)
 
     class Changing:
         def __init__(self, positions):

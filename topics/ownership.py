@@ -57,12 +57,10 @@ _NO_LEADER_YET = frozenset(
         KafkaError._UNKNOWN_PARTITION,
     }
 )
-_AWAY = NO_COORDINATOR_YET | {
-    KafkaError._TIMED_OUT,
-    KafkaError._TRANSPORT,
-    KafkaError._ALL_BROKERS_DOWN,
-    KafkaError._WAIT_COORD,
-}
+#: While a connection is lost or a broker starts.
+_DISCONNECTED = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN})
+_AWAY = NO_COORDINATOR_YET | _DISCONNECTED | {KafkaError._TIMED_OUT, KafkaError._WAIT_COORD}
+_PASSING = NO_COORDINATOR_YET | _NO_LEADER_YET | _DISCONNECTED
 #: How long the coordinator may take to answer before it is asked again; and of what it is asked. Of one
 #: whose last transaction is still being ended it would answer only after that, 100 ms later.
 _ASK_S, _NO_PARTITION = 1.0, 2**31 - 1
@@ -357,7 +355,7 @@ class Ownership:
         producer = TransactionalProducer(
             self.kafka, self.transactional_id(tp), timeout_s=self.transaction_timeout_s
         )
-        producer.fence()
+        self._answer(lambda _: producer.fence())
         return producer
 
     def _read_positions(self, wanted: list[TopicPartition]) -> list[tuple[int, str]]:
@@ -372,8 +370,7 @@ class Ownership:
             try:
                 return question(*about, self.kafka.timeout_s)
             except KafkaException as exception:
-                passing = exception.args[0].code() in NO_COORDINATOR_YET | _NO_LEADER_YET
-                if not passing or time.monotonic() > give_up_at:
+                if exception.args[0].code() not in _PASSING or time.monotonic() > give_up_at:
                     raise
                 time.sleep(0.1)
 
