@@ -261,9 +261,10 @@ def settings_lines(url: str) -> list[str]:
     ]
 
 
-def command(port: int, data_dir: Path) -> list[str]:
+def command(port: int, data_dir: Path, *options: str) -> list[str]:
     """Of a child process that runs a sandbox; its address is the first line of its standard output."""
-    return [sys.executable, "-m", "streams.cli", "sandbox", "--port", str(port), "--data-dir", str(data_dir)]
+    where = ["--port", str(port), "--data-dir", str(data_dir)]
+    return [sys.executable, "-m", "streams.cli", "sandbox", *where, *options]
 
 
 def serve(options: Options) -> None:

@@ -18,18 +18,21 @@ from topics.connection import KafkaSettings
 
 
 class SandboxProcess(Embedded):
-    """The Avstar sandbox as a child process; its ledger survives a restart. Started, it is at ``url``."""
+    """The Avstar sandbox as a child process, with ``options`` of its command; its ledger survives a restart.
+    Started, it is at ``url``."""
 
     start_s = 30.0
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, *options: str) -> None:
         super().__init__(data_dir)
-        self.url = ""
+        self._options, self.url = options, ""
 
     def _spawn(self, lock: int) -> Service:
         port = self._steady_port()
         self.url = f"http://127.0.0.1:{port}"
-        return Service("the Avstar sandbox", sandbox.command(port, self._dir), self._dir, lock)
+        return Service(
+            "the Avstar sandbox", sandbox.command(port, self._dir, *self._options), self._dir, lock
+        )
 
     def _answers(self) -> bool:
         return answers(f"{self.url}/sandbox/ledger")

@@ -14,7 +14,7 @@ from confluent_kafka import KafkaException
 from chaos.actors import Actor
 from chaos.schedule import Fault
 from chaos.watch import HOPS
-from chaos.world import LINKS, World
+from chaos.world import TOKENS, World
 from streams.lab.service import Service
 
 #: How long a process that was fenced may take to end.
@@ -214,23 +214,30 @@ class Faults:
 
     # -- links
 
+    def _cut_tokens(self, fault: Fault) -> None:
+        self._cut([name for name in TOKENS if name in self._world.linked], fault)
+
     def _slow_link(self, fault: Fault) -> None:
-        link = fault.choose(list(LINKS))
+        link = fault.choose(list(self._world.linked))
         self._world.links.slow(link, 0.3)
         self._last(fault)
         self._world.links.slow(link, 0)
 
     def _stall_link(self, fault: Fault) -> None:
-        link = fault.choose(list(LINKS))
+        link = fault.choose(list(self._world.linked))
         self._world.links.stall(link, stalled=True)
         self._last(fault)
         self._world.links.stall(link, stalled=False)
 
     def _cut_link(self, fault: Fault) -> None:
-        link = fault.choose(list(LINKS))
-        self._world.links.cut(link, cut=True)
+        self._cut([fault.choose(list(self._world.linked))], fault)
+
+    def _cut(self, links: list[str], fault: Fault) -> None:
+        for link in links:
+            self._world.links.cut(link, cut=True)
         self._last(fault)
-        self._world.links.cut(link, cut=False)
+        for link in links:
+            self._world.links.cut(link, cut=False)
 
 
 class _frozen:  # noqa: N801 - reads as what it is in a with statement
@@ -274,6 +281,7 @@ _KINDS: dict[str, Callable[[Faults, Fault], None]] = {
     "worker's clock jumps": Faults._jump_worker,
     "registry killed": Faults._kill_registry,
     "Avstar killed": Faults._kill_avstar,
+    "token servers away": Faults._cut_tokens,
     "link slow": Faults._slow_link,
     "link stalled": Faults._stall_link,
     "link cut": Faults._cut_link,

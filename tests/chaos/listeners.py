@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import trustme
 from secured import (
@@ -34,8 +35,12 @@ listener.name.linked.oauthbearer.sasl.server.callback.handler.class=\
 class Guard:
     """An authority, a token server, and what brokers and clients need of them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, link: int) -> None:
+        """``link``: the port at which clients find the token server, which is at :attr:`port`."""
         authority, self._tokens = trustme.CA(), TokenServer()
+        direct = urlsplit(self._tokens.url)
+        assert direct.port
+        self.port, self._url = direct.port, direct._replace(netloc=f"127.0.0.1:{link}").geturl()
         self._ca, broker, jwks = folder / "ca.pem", folder / "broker.pem", folder / "jwks.json"
         authority.cert_pem.write_to_path(self._ca)
         broker.write_bytes(as_java_reads_it(authority.issue_cert("127.0.0.1")))
@@ -63,7 +68,7 @@ class Guard:
         """And of workers beside."""
         return {
             "KAFKA__SASL_MECHANISM": "OAUTHBEARER",
-            "KAFKA__OAUTH_TOKEN_URL": self._tokens.url,
+            "KAFKA__OAUTH_TOKEN_URL": self._url,
             "KAFKA__OAUTH_CLIENT_ID": _USER,
             "KAFKA__OAUTH_CLIENT_SECRET": CLIENT_SECRET,
         }

@@ -23,6 +23,7 @@ KINDS = {
     "all brokers killed": (2, 8),
     "registry killed": (2, 8),
     "Avstar killed": (2, 8),
+    "token servers away": (20, 45),
     "link slow": (5, 12),
     "link stalled": (4, 14),
     "link cut": (2, 10),

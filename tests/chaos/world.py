@@ -22,6 +22,7 @@ from chaos.listeners import Guard
 from chaos.schedule import BY_CLOCKS, ON_DISKS
 from chaos.watch import Watch
 from streams.lab import sandbox
+from streams.lab.account import Credentials
 from streams.lab.cluster import Member
 from streams.lab.registry import Registry
 from streams.lab.service import Service, free_port
@@ -30,7 +31,10 @@ from topics import provision
 from topics.connection import KafkaSettings
 
 BROKERS = ("broker 1", "broker 2", "broker 3")
-LINKS = (*BROKERS, "registry", "Avstar")
+TOKENS = ("Avstar's tokens", "Kafka's tokens")  # the latter where brokers demand them
+LINKS = (*BROKERS, "registry", "Avstar", *TOKENS)
+#: Seconds that a token of Avstar's lives; a broker's live for a minute.
+_TOKEN_S = 30
 #: Folder and tailer, format, profile, logs, and how a log's records are spread.
 FEEDS = (
     ("north", "csv", "avion", 2, {"TAIL__PARTITIONING": "block", "TAIL__BLOCK_BYTES": 4096}),
@@ -99,11 +103,12 @@ class World:
 
     def __enter__(self) -> Self:
         with ExitStack() as starting:
-            self.links = starting.enter_context(Links(*LINKS))
+            self.links = starting.enter_context(Links(*self.linked))
             starting.enter_context(patch.dict(os.environ))
             self._make_folders(starting)
             if self._secured:
-                self._guard = Guard(self.folder)
+                self._guard = Guard(self.folder, self.links.port(TOKENS[1]))
+                self.links.lead(TOKENS[1], self._guard.port)
                 starting.callback(self._guard.close)
             self._start_services(starting)
             self._set_environment()
@@ -132,7 +137,7 @@ class World:
 
     def _start_services(self, starting: ExitStack) -> None:
         self.registry = Registry(self.folder / "registry")
-        self.avstar = SandboxProcess(self.folder / "avstar")
+        self.avstar = SandboxProcess(self.folder / "avstar", "--token-ttl", str(_TOKEN_S))
         first = None
         self.brokers: list[LinkedBroker] = []
         for number, name in enumerate(BROKERS, 1):
@@ -148,7 +153,13 @@ class World:
         for name, broker in zip(BROKERS, self.brokers, strict=True):
             self.links.lead(name, int(broker.bootstrap.rpartition(":")[2]))
         self.links.lead("registry", int(self.registry.url.split("/")[2].rpartition(":")[2]))
-        self.links.lead("Avstar", int(self.avstar.url.rpartition(":")[2]))
+        for name in ("Avstar", TOKENS[0]):
+            self.links.lead(name, int(self.avstar.url.rpartition(":")[2]))
+
+    @property
+    def linked(self) -> tuple[str, ...]:
+        """The links' names."""
+        return LINKS if self._secured else LINKS[:-1]
 
     @property
     def direct(self) -> str:
@@ -167,6 +178,9 @@ class World:
             "SPOTSTREAM_KAFKA__MIN_INSYNC_REPLICAS": "2",
             "SPOTSTREAM_REGISTRY__URL": f"{here}:{self.links.port('registry')}/apis/ccompat/v7",
             "SPOTSTREAM_AVSTAR__BASE_URL": f"{here}:{self.links.port('Avstar')}",
+            "SPOTSTREAM_AVSTAR__OAUTH_TOKEN_URL": f"{here}:{self.links.port(TOKENS[0])}/oauth/token",
+            "SPOTSTREAM_AVSTAR__OAUTH_CLIENT_ID": Credentials().client_id,
+            "SPOTSTREAM_AVSTAR__OAUTH_CLIENT_SECRET": Credentials().client_secret,
             "SPOTSTREAM_WORKER__WEB_PORT": "0",
         }
         os.environ |= self._guard.environment if self._guard else {}
