@@ -171,7 +171,7 @@ def run_role(settings: Settings, role: Role, leash: int | None = None) -> int:
 
     Raises :class:`schemas.errors.Problem` for what is wrong at the start; from then on an error is status 1.
     """
-    heap.share()
+    heap.keep()
     traces.configure(settings.traces, role)
     weak = provision.require(settings.kafka).weak
     Admin(settings.kafka).check_membership(_GROUPS[role])

@@ -183,8 +183,8 @@ async def test_the_position_is_read_after_the_fence(broker, make_topic, unique):
     outcome = []
 
     class Raced(Ownership):
-        def _read_positions(self, wanted):
-            found = super()._read_positions(wanted)
+        def _read_places(self, wanted):
+            found = super()._read_places(wanted)
             try:
                 old.commit(lambda _: None, [Offset(topic, 0, 20)], outside)
                 outcome.append("committed")
@@ -490,7 +490,7 @@ async def test_a_missing_chunk_is_an_error(broker, make_topic, unique):
 
 
 async def test_a_partition_is_taken_over_while_it_changes_its_leader(broker, make_topic, unique, monkeypatch):
-    """Fence and questions are repeated: of a cluster's brokers one may not lead any more, or not yet, or end."""
+    """Fence and questions are repeated: of a cluster's brokers one may not lead any more, or not yet."""
     topic = make_topic("source")
     refused = [KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError._DESTROY_BROKER]
     unheard, fence = [KafkaError._TRANSPORT], TransactionalProducer.fence

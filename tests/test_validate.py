@@ -347,6 +347,29 @@ def test_a_record_that_kills_the_worker_is_quarantined(flow, killer, deadly):
     assert flow.booked() == log.accepted
 
 
+@pytest.mark.broker
+@pytest.mark.timeout(180)
+def test_what_came_after_a_death_is_not_suspected_of_it(flow, killer):
+    """A quiet log would be judged apart until as many records have come as two windows may hold."""
+    log = flow.log(300, seed=77, bad_rate=0)
+    whole = log.path.read_bytes().replace(log.records[99], b"KILLER\r\n")
+    later = whole.index(log.records[199])
+    log.path.write_bytes(whole[:later])
+    flow.tail(log)
+    worker = flow.start(
+        "worker", extra={"PYTHONPATH": killer}, BATCH__SECONDS=0.2, WORKER__SESSION_TIMEOUT_S=6
+    )
+    flow.settle(120)
+    apart = worker.said.count("judging apart")
+    assert apart
+    with log.path.open("ab") as appended:
+        appended.write(whole[later:])
+    flow.tail(log)
+    flow.settle()
+    assert worker.said.count("judging apart") == apart
+    flow.check(log, delivered=299, rejected=1)
+
+
 ONCE = """
 import os
 import {module}

@@ -119,8 +119,17 @@ def _repeatable(error: BaseException | None) -> str:
     return ""
 
 
+class _Place(NamedTuple):
+    """Where an owner begins; see :class:`Owned`."""
+
+    position: int
+    note: str
+    end: int
+
+
 class Owned:
-    """One partition while it is ours: ``position`` to read from, ``note`` that the last commit left.
+    """One partition while it is ours: ``position`` to read from, ``note`` that the last commit left, and the
+    ``end`` that the log had at the takeover, beyond which no owner before has read.
 
     :meth:`commit` moves the position; :meth:`pause` and :meth:`resume` hold back what is fetched.
     """
@@ -129,11 +138,10 @@ class Owned:
         self,
         partition: TopicPartition,
         producer: TransactionalProducer,
-        position: int,
-        note: str,
+        place: "_Place",
         owner: "Ownership",
     ) -> None:
-        self.partition, self.position, self.note = partition, position, note
+        self.partition, (self.position, self.note, self.end) = partition, place
         self._producer, self._owner = producer, owner
         self._group = owner.metadata
         self.next_sequence = 0
@@ -309,8 +317,8 @@ class Ownership:
 
     async def position(self, partition: TopicPartition) -> int:
         """What the group has committed of a partition, no transaction under way."""
-        ((position, _),) = await self.blocking(self._read_positions, [partition])
-        return cast("int", position)
+        (place,) = await self.blocking(self._read_places, [partition])
+        return cast("int", place.position)
 
     async def blocking(self, call: Callable[..., Any], *args: Any) -> Any:
         """Run a blocking Kafka call in a thread of its own."""
@@ -334,7 +342,7 @@ class Ownership:
         wanted = sorted(partitions)
         try:
             producers = await asyncio.gather(*(self.blocking(self._fence, tp) for tp in wanted))
-            found = await self.blocking(self._read_positions, wanted) if wanted else []
+            found = await self.blocking(self._read_places, wanted) if wanted else []
             total = await self.blocking(self._partitions_of, wanted[0].topic) if wanted else 0
         except KafkaException as exception:
             if denied := denial(exception.args[0], self.kafka, group=self.group):
@@ -345,11 +353,11 @@ class Ownership:
             ) from exception
         if wanted:
             self._share(len(wanted), total)
-        for tp, producer, (position, note) in zip(wanted, producers, found, strict=True):
-            owned = Owned(tp, producer, position, note, self)
+        for tp, producer, place in zip(wanted, producers, found, strict=True):
+            owned = Owned(tp, producer, place, self)
             self._lanes[tp] = owned, self._lane(owned)
         self.joined = True
-        return {tp: position for tp, (position, _) in zip(wanted, found, strict=True)}
+        return {tp: place.position for tp, place in zip(wanted, found, strict=True)}
 
     def _fence(self, tp: TopicPartition) -> TransactionalProducer:
         producer = TransactionalProducer(
@@ -358,10 +366,10 @@ class Ownership:
         self._answer(lambda _: producer.fence())
         return producer
 
-    def _read_positions(self, wanted: list[TopicPartition]) -> list[tuple[int, str]]:
+    def _read_places(self, wanted: list[TopicPartition]) -> list[_Place]:
         # librdkafka asks with require_stable, so this waits for a transaction that is still being ended.
         asked = [Offset(tp.topic, tp.partition) for tp in wanted]
-        return [self._position(offset) for offset in self._answer(self._positions.committed, asked)]
+        return [self._place(offset) for offset in self._answer(self._positions.committed, asked)]
 
     def _answer(self, question: Callable[..., Any], *about: Any) -> Any:
         """Ask again while brokers that have just started, or gone, find out who coordinates and leads."""
@@ -377,10 +385,10 @@ class Ownership:
     def _partitions_of(self, topic: str) -> int:
         return len(self._positions.list_topics(topic, self.kafka.timeout_s).topics[topic].partitions)
 
-    def _position(self, committed: Offset) -> tuple[int, str]:
-        low, _ = self._answer(self._positions.get_watermark_offsets, committed)
+    def _place(self, committed: Offset) -> _Place:
+        low, high = self._answer(self._positions.get_watermark_offsets, committed)
         if committed.offset == OFFSET_INVALID:
-            return low, ""
+            return _Place(low, "", high)
         # One offset is a marker: the position stands before that of the transaction that was read last, and
         # on a quiet partition retention takes it, too.
         if committed.offset < low - 1:
@@ -389,7 +397,7 @@ class Ownership:
                 where=f"{committed.topic}, partition {committed.partition}",
                 remedy="lengthen the retention; to go on without them, set the group's offset by hand",
             )
-        return max(committed.offset, low), committed.metadata or ""
+        return _Place(max(committed.offset, low), committed.metadata or "", high)
 
     def feed(self, chunk: Chunk) -> None:
         """Hand a chunk to its lane. One that an earlier assignment fetched is dropped: it is read again.

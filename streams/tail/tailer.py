@@ -74,7 +74,6 @@ def run(
     # What records of XML are found with holds no cycles; looking for some took a third of the time.
     gc.freeze()
     gc.set_threshold(200_000, 20, 50)
-    heap.share()
     heap.keep()
     sources = Sources(given, mapping, settings.tail, once=once, disposal=disposal)
     return Tailer(settings, sources, once=once, stop=stop).run()

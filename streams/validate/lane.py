@@ -87,8 +87,8 @@ class ValidateLane:
         self._wake = asyncio.Event()
         self._finishing = False
         # One window is judged while the one before is committed, so whoever died left the position at most
-        # one window before that of the record it died of: two windows are on probation.
-        self._on_probation = 2 * settings.records
+        # one window before that of the record it died of: two windows are suspect, as far as there was a log.
+        self._suspects = 2 * settings.records
         self._apart = owned.note == _TRYING
         self._committing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._committing.set_result(None)
@@ -119,7 +119,7 @@ class ValidateLane:
                 await self._let_pass(outcome)
                 if self._finishing:
                     return
-                note = _TRYING if self._on_probation > 0 else ""
+                note = _TRYING if self._on_probation(outcome.end) else ""
                 self._committing = asyncio.ensure_future(self._commit(outcome, note))
                 self._committing.add_done_callback(lambda _: self._wake.set())
                 await asyncio.sleep(0)  # begin it before the next window is judged, which takes this thread
@@ -180,11 +180,16 @@ class ValidateLane:
 
     async def _outcome(self, window: Sequence[Raw]) -> Outcome:
         panel = await self._judges.panel(window)
-        found = await self._on_trial(window, panel) if self._on_probation > 0 else verdicts(window, panel)
-        self._on_probation -= len(window)
+        on_probation = self._on_probation(window[0].offset)
+        found = await self._on_trial(window, panel) if on_probation else verdicts(window, panel)
+        self._suspects -= len(window)
         descriptors = {file: seat.descriptor for file, seat in panel.items()}
         partition = self._owned.partition.partition
         return conclude(window, found, partition, self._codecs, descriptors, upload=self._upload)
+
+    def _on_probation(self, offset: int) -> bool:
+        """Whether the last owner may have died of what lies there."""
+        return self._suspects > 0 and offset < self._owned.end
 
     async def _on_trial(self, window: Sequence[Raw], panel: Panel) -> list[Verdict]:
         """Judge a window that the last owner may have died of.
