@@ -539,6 +539,22 @@ async def test_a_commit_waits_for_a_broker_that_is_away(kafka, unique):
     await ownership.close()
 
 
+async def test_a_commit_is_under_way_when_the_loop_is_taken(broker, make_topic, unique):
+    """As by a lane that judges the next window meanwhile: else each would wait for the other."""
+    topic = make_topic("source")
+    ownership = without_lanes(broker.bootstrap, unique)
+    await ownership.assign([TopicPartition(topic, 0)], -1, "")
+    (owned,) = ownership.owned
+    await owned.commit(lambda _: None, 5)
+    began = threading.Event()
+    committing = asyncio.ensure_future(owned.commit(lambda _: began.set(), 10))
+    await asyncio.sleep(0)
+    assert began.wait(10)
+    await committing
+    ownership._lanes.clear()
+    await ownership.close()
+
+
 class Slow:
     """A librdkafka producer whose ``send_offsets_to_transaction`` returns when it is told to."""
 

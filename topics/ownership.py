@@ -173,8 +173,8 @@ class Owned:
     async def _commit(self, produce: Callable[[Producer], None], offset: Offset) -> None:
         """The same by another producer where the call hangs, or the transaction is aborted or unknown."""
         while True:
-            call = self._owner.blocking(self._producer.commit, produce, [offset], self._group)
-            committing = asyncio.ensure_future(call)
+            # Begun here and now: whoever asked for it judges next, and lets the loop do nothing meanwhile.
+            committing = self._owner.blocking(self._producer.commit, produce, [offset], self._group)
             try:
                 while not committing.done():
                     await asyncio.wait([committing], timeout=_LOOK_S)
@@ -320,9 +320,9 @@ class Ownership:
         (place,) = await self.blocking(self._read_places, [partition])
         return cast("int", place.position)
 
-    async def blocking(self, call: Callable[..., Any], *args: Any) -> Any:
-        """Run a blocking Kafka call in a thread of its own."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *args)
+    def blocking(self, call: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+        """Run a blocking Kafka call in a thread of its own, from now on."""
+        return asyncio.get_running_loop().run_in_executor(self._threads, call, *args)
 
     def transactional_id(self, partition: TopicPartition) -> str:
         """One id per group and partition, whoever owns it."""
