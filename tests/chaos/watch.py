@@ -28,6 +28,8 @@ class Watch:
 
     def __init__(self, bootstrap: str) -> None:
         config = {"bootstrap.servers": bootstrap, "log_level": 0, "reconnect.backoff.max.ms": 200}
+        # Else no answer comes while a partition has a transaction under way: on a busy machine, always.
+        config |= {"isolation.level": "read_uncommitted"}
         self._admin = AdminClient(config)
         # A list_offsets of librdkafka 2.16 that meets several brokers may end the process by SIGSEGV.
         self._consumers = {
