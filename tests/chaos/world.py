@@ -271,10 +271,11 @@ class World:
         with urllib.request.urlopen(f"{self.avstar.url}/sandbox/ledger/records", timeout=60) as answer:
             return Counter(json.loads(line)["idempotency_key"] for line in answer)
 
-    def tracebacks(self) -> dict[str, int]:
-        """How often each actor's log has a traceback in it."""
+    def tracebacks(self) -> dict[str, list[str]]:
+        """The tracebacks in each actor's log, as far as they fit into a page."""
         found = {}
         for actor in self.actors:
             with suppress(OSError):
-                found[actor.name] = actor.said.count("Traceback")
-        return {name: count for name, count in found.items() if count}
+                _, *rest = actor.said.split("Traceback")
+                found[actor.name] = [text[:4000] for text in rest]
+        return {name: texts for name, texts in found.items() if texts}
