@@ -71,12 +71,12 @@ MUTATIONS = (
         "the position is read before the fence",
         "topics/ownership.py",
         """\
-            producers = await asyncio.gather(*(self.blocking(self._fence, tp) for tp in wanted))
-            found = await self.blocking(self._read_places, wanted) if wanted else []
+        producers = await asyncio.gather(*(self._demand(self._fence, tp) for tp in wanted))
+        found = await self._demand(self._read_places, wanted) if wanted else []
 """,
         """\
-            found = await self.blocking(self._read_places, wanted) if wanted else []
-            producers = await asyncio.gather(*(self.blocking(self._fence, tp) for tp in wanted))
+        found = await self._demand(self._read_places, wanted) if wanted else []
+        producers = await asyncio.gather(*(self._demand(self._fence, tp) for tp in wanted))
 """,
         "test_ownership.py::test_the_position_is_read_after_the_fence",
     ),

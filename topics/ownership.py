@@ -306,7 +306,7 @@ class Ownership:
         """Another producer in the place of one that is of no use any more. Raises as :meth:`assign`."""
         logger.warning("a transaction is begun anew by another producer, %s: %s", why, owned.partition)
         await self.await_coordinator(owned)
-        return cast("TransactionalProducer", await self.blocking(self._fence, owned.partition))
+        return cast("TransactionalProducer", await self._demand(self._fence, owned.partition))
 
     def count_hung(self) -> str:
         """One more thread that is lost until this process ends. Raises :class:`Unreachable` at too many."""
@@ -317,8 +317,18 @@ class Ownership:
 
     async def position(self, partition: TopicPartition) -> int:
         """What the group has committed of a partition, no transaction under way."""
-        (place,) = await self.blocking(self._read_places, [partition])
+        (place,) = await self._demand(self._read_places, [partition])
         return cast("int", place.position)
+
+    async def _demand(self, call: Callable[..., Any], *args: Any) -> Any:
+        """What is needed to own a partition. Raises :class:`Unreachable`, ``Denied``."""
+        try:
+            return await self.blocking(call, *args)
+        except KafkaException as exception:
+            if denied := denial(exception.args[0], self.kafka, group=self.group):
+                raise denied from None
+            what = f"the broker does not hand partitions over: {exception.args[0].str()}"
+            raise Unreachable(what, where=self.kafka.bootstrap_servers) from exception
 
     def blocking(self, call: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
         """Run a blocking Kafka call in a thread of its own, from now on."""
@@ -334,23 +344,15 @@ class Ownership:
         """Take over ``partitions``: fence each, then read each position; returns the positions to seek to.
 
         Raises :class:`Unreachable` when the broker does not answer in time, :class:`Problem` when records
-        were deleted before they were read.
+        were deleted before they were read, ``Denied`` for want of an ACL.
         """
         await self.release(list(self._lanes))
         self.epoch += 1
         self.metadata = group_metadata(self.group, generation, member)
         wanted = sorted(partitions)
-        try:
-            producers = await asyncio.gather(*(self.blocking(self._fence, tp) for tp in wanted))
-            found = await self.blocking(self._read_places, wanted) if wanted else []
-            total = await self.blocking(self._partitions_of, wanted[0].topic) if wanted else 0
-        except KafkaException as exception:
-            if denied := denial(exception.args[0], self.kafka, group=self.group):
-                raise denied from None
-            raise Unreachable(
-                f"the broker did not hand over {len(wanted)} partitions: {exception.args[0].str()}",
-                where=self.kafka.bootstrap_servers,
-            ) from exception
+        producers = await asyncio.gather(*(self._demand(self._fence, tp) for tp in wanted))
+        found = await self._demand(self._read_places, wanted) if wanted else []
+        total = await self._demand(self._partitions_of, wanted[0].topic) if wanted else 0
         if wanted:
             self._share(len(wanted), total)
         for tp, producer, place in zip(wanted, producers, found, strict=True):
