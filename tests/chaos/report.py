@@ -1,8 +1,8 @@
 """Writes the tables of docs/reliability.md from runs' results: ``python -m chaos.report FILE…``."""
 
+import argparse
 import json
 import re
-import sys
 from collections import defaultdict
 from pathlib import Path
 from statistics import median
@@ -22,10 +22,11 @@ def tables(runs: Runs) -> str:
     struck: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for run in runs:
         for fault in run["faults"]:
-            struck[fault["kind"]].append(fault)
+            struck[fault["kind"]].append(fault | {"timed": fault["alone"] and run["timed"]})
     rows = [_row(kind, struck[kind]) for kind in KINDS if struck[kind]]
     wrong = [(run["seed"], line) for run in runs for line in run["wrong"]]
-    late = [f"- seed {seed}, {line}\n" for seed, line in wrong if line.startswith("late")]
+    timed = {run["seed"] for run in runs if run["timed"]}
+    late = [f"- seed {seed}, {line}\n" for seed, line in wrong if line.startswith("late") and seed in timed]
     other = [f"- seed {seed}, {line[:100]}\n" for seed, line in wrong if not line.startswith("late")]
     parts = [_summary(runs), _HEAD + "".join(rows), _LATE + "".join(late)]
     return "\n".join([*parts, _OTHER + "".join(other)] if other else parts)
@@ -40,7 +41,7 @@ The books and the audit did not agree in these; what came of it is below:
 
 """
 _HEAD = """\
-| fault | times | alone | first record after: median, worst | every partition after: median, worst |
+| fault | times | timed | first record after: median, worst | every partition after: median, worst |
 |---|---|---|---|---|
 """
 
@@ -70,7 +71,7 @@ def _loads(runs: Runs) -> str:
 
 
 def _row(kind: str, faults: list[dict[str, Any]]) -> str:
-    timed = [fault for fault in faults if fault["alone"]]
+    timed = [fault for fault in faults if fault["timed"]]
     times = [_times([_latest(fault[name]) for fault in timed]) for name in ("first", "every")]
     return f"| {kind} | {len(faults)} | {len(timed)} | {times[0]} | {times[1]} |\n"
 
@@ -86,7 +87,12 @@ def _times(seconds: list[float]) -> str:
 
 def main() -> None:
     """Read the runs' results and renew the tables in the document."""
-    runs = [json.loads(Path(name).read_text()) for name in sys.argv[1:]]
+    parser = argparse.ArgumentParser(prog="python -m chaos.report", description=__doc__)
+    parser.add_argument("results", type=Path, nargs="+", help="what runs wrote")
+    parser.add_argument("--untimed", type=Path, nargs="*", default=[], help="whose times tell nothing")
+    given = parser.parse_args()
+    runs = [json.loads(path.read_text()) | {"timed": False} for path in given.untimed]
+    runs += [json.loads(path.read_text()) | {"timed": True} for path in given.results]
     _DOC.write_text(_TABLES.sub(lambda _: tables(runs), _DOC.read_text()))
 
 
