@@ -31,7 +31,7 @@ from schemas.profile import DIRECTIVES, Profile
 from schemas.records import MONEY, Kind
 
 #: Values in a table, at the most: of times and of the profile's currency, of other currencies, of all else.
-_MANY, _FEW, _REMEMBERED = 1 << 16, 1 << 11, 1 << 14
+_MANY, _FEW, _REMEMBERED = 1 << 15, 1 << 11, 1 << 13
 _REMEMBERED_DAYS: Final = 128  #: each is up to 1440 texts
 _LONGEST_REMEMBERED: Final = 160  #: characters
 
