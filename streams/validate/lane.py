@@ -122,6 +122,7 @@ class ValidateLane:
                 note = _TRYING if self._on_probation(outcome.end) else ""
                 self._committing = asyncio.ensure_future(self._commit(outcome, note))
                 self._committing.add_done_callback(lambda _: self._wake.set())
+                del window, outcome  # a partition that waits holds nothing of its last one
                 await asyncio.sleep(0)  # begin it before the next window is judged, which takes this thread
             await self._committing
         except OwnershipLostError as error:
