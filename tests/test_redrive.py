@@ -95,6 +95,7 @@ def test_a_record_that_was_validated_before_is_not_published_again_unless_it_is_
     found = letters(good(1))
     first = remake(found, PANEL, CODECS, Upload(), AT).sending
     again = remake(first.letters, PANEL, CODECS, Upload(), AT).sending
+    assert again.batch.key != first.batch.key
     assert again.validated == {}
     edited = remake(first.letters, PANEL, CODECS, Upload(), AT, edited=good(9)).sending
     assert edited.batch.key != first.batch.key

@@ -21,6 +21,7 @@ from confluent_kafka.admin import AclOperation, AdminClient, TopicMetadata
 from schemas.errors import Problem, Unreachable
 from schemas.redact import hide
 from topics.connection import READERS, KafkaSettings
+from topics.passing import DISCONNECTED
 
 #: A call's share of the patience, after which it is seen whether the brokers have refused us meanwhile.
 _SLICE_S = 1.0
@@ -28,9 +29,7 @@ _SLICE_S = 1.0
 #: How often it is tried before a refusal is final: a broker that has just started may not know all users yet.
 _TRIES = 2
 
-_SILENT = frozenset(
-    {KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT, KafkaError._RESOLVE}
-)
+_SILENT = DISCONNECTED | {KafkaError._TIMED_OUT, KafkaError._RESOLVE}
 _REFUSED = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})
 _DENIED = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "topic",

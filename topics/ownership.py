@@ -10,7 +10,7 @@ import asyncio
 import logging
 import struct
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from math import inf
 from typing import Any, NamedTuple, Protocol, cast
@@ -22,6 +22,8 @@ from confluent_kafka import TopicPartition as Offset
 from schemas.errors import Problem, Unreachable
 from topics.admin import Asker, denial
 from topics.connection import KafkaSettings
+from topics.passing import DISCONNECTED, NO_COORDINATOR_YET, NO_LEADER_YET
+from topics.record import Fetched
 from topics.transaction import AbandonedError, AbortedError, OwnershipLostError, TransactionalProducer
 
 
@@ -37,30 +39,8 @@ def group_metadata(group: str, generation: int, member: str) -> bytes:
 #: How much longer than the broker's transaction timeout a commit may take before the process gives up on it.
 _GRACE_S = 5.0
 
-#: While a group's coordinator is found or moves: a moment later there is an answer.
-NO_COORDINATOR_YET = frozenset(
-    {
-        KafkaError.NOT_COORDINATOR,
-        KafkaError.COORDINATOR_NOT_AVAILABLE,
-        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-    }
-)
-#: And while a partition changes its leader.
-_NO_LEADER_YET = frozenset(
-    {
-        KafkaError.NOT_LEADER_FOR_PARTITION,
-        KafkaError.LEADER_NOT_AVAILABLE,
-        KafkaError.FENCED_LEADER_EPOCH,
-        KafkaError.UNKNOWN_LEADER_EPOCH,
-        KafkaError.OFFSET_NOT_AVAILABLE,
-        KafkaError._DESTROY_BROKER,
-        KafkaError._UNKNOWN_PARTITION,
-    }
-)
-#: While a connection is lost or a broker starts.
-_DISCONNECTED = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN})
-_AWAY = NO_COORDINATOR_YET | _DISCONNECTED | {KafkaError._TIMED_OUT, KafkaError._WAIT_COORD}
-_PASSING = NO_COORDINATOR_YET | _NO_LEADER_YET | _DISCONNECTED
+_AWAY = NO_COORDINATOR_YET | DISCONNECTED | {KafkaError._TIMED_OUT, KafkaError._WAIT_COORD}
+_PASSING = NO_COORDINATOR_YET | NO_LEADER_YET | DISCONNECTED | {KafkaError._DESTROY_BROKER}
 #: How long the coordinator may take to answer before it is asked again; and of what it is asked. Of one
 #: whose last transaction is still being ended it would answer only after that, 100 ms later.
 _ASK_S, _NO_PARTITION = 1.0, 2**31 - 1
@@ -73,23 +53,6 @@ _LOOK_S, _MOST_HUNG = 0.5, 16
 logger = logging.getLogger(__name__)
 
 
-class Record(Protocol):
-    """A record as it was fetched: its time stamp in milliseconds since 1970, and headers as (name, value)."""
-
-    @property
-    def offset(self) -> int: ...
-    @property
-    def timestamp(self) -> int: ...
-    @property
-    def timestamp_type(self) -> int: ...
-    @property
-    def key(self) -> bytes | None: ...
-    @property
-    def value(self) -> bytes | None: ...
-    @property
-    def headers(self) -> Sequence[tuple[str, bytes]]: ...
-
-
 class Chunk(NamedTuple):
     """What one poll brought of one partition: records in order, the ``epoch`` of the assignment that fetched
     them, and the chunk's ``sequence`` number in that epoch, from 0."""
@@ -97,13 +60,13 @@ class Chunk(NamedTuple):
     partition: TopicPartition
     epoch: int
     sequence: int
-    records: list[Record]
+    records: list[Fetched]
 
 
 class Lane(Protocol):
     """The work on one owned partition, from one assignment to the next."""
 
-    def feed(self, records: list[Record]) -> None:
+    def feed(self, records: list[Fetched]) -> None:
         """Take the next records, in order. Does not block."""
 
     async def finish(self) -> None:
@@ -138,7 +101,7 @@ class Owned:
         self,
         partition: TopicPartition,
         producer: TransactionalProducer,
-        place: "_Place",
+        place: _Place,
         owner: "Ownership",
     ) -> None:
         self.partition, (self.position, self.note, self.end) = partition, place

@@ -18,6 +18,7 @@ from confluent_kafka import (
 from schemas.errors import Problem, Unreachable
 from topics.admin import EARLIEST, LATEST, Asker, denial
 from topics.connection import KafkaSettings
+from topics.passing import DISCONNECTED, NO_LEADER_YET
 
 _CHUNK = 10_000
 #: For those who keep what becomes of a chunk: few enough to stay in the processor's cache.
@@ -26,16 +27,8 @@ _SMALL_CHUNK = 1000
 _POLL_S, _FOLLOW_S = 0.01, 0.05
 #: So few messages that they are taken one by one, and the last is not waited behind.
 _FEW = 100
-_LEADERLESS = (
-    KafkaError.NOT_LEADER_FOR_PARTITION,
-    KafkaError.LEADER_NOT_AVAILABLE,
-    KafkaError.FENCED_LEADER_EPOCH,
-    KafkaError.UNKNOWN_LEADER_EPOCH,  # of a broker that has just started
-    KafkaError.OFFSET_NOT_AVAILABLE,  # of a new leader that does not know its end yet (KIP-207)
-    KafkaError._UNKNOWN_PARTITION,  # of one that metadata had, and a moment later not
-)
 #: What a reader that follows waits out.
-_PASSING = (*_LEADERLESS, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT)
+_PASSING = NO_LEADER_YET | DISCONNECTED | {KafkaError._TIMED_OUT}
 #: How often a reader that follows looks for new partitions.
 _PARTITIONS_S = 5.0
 #: Reading on is cheaper than a seek, which empties librdkafka's queue, up to about this many records.
@@ -254,7 +247,7 @@ def _offsets(kafka: KafkaSettings, topic: str, which: int, asker: Asker | None =
             return asker.offsets(topic, wanted, kafka.timeout_s)
         except KafkaException as error:
             # A partition that was just created or is changing its leader has an answer in a moment.
-            if error.args[0].code() not in _LEADERLESS or time.monotonic() > deadline:
+            if error.args[0].code() not in NO_LEADER_YET or time.monotonic() > deadline:
                 raise _problem(error.args[0], kafka, topic) from None
             time.sleep(_POLL_S)
 

@@ -21,8 +21,9 @@ from streams.recovery import letters
 from streams.settings import DispatchSettings
 from topics.catalogue import RAW
 from topics.connection import KafkaSettings
-from topics.ownership import Owned, Record
+from topics.ownership import Owned
 from topics.reader import read_records
+from topics.record import Fetched
 from topics.transaction import OwnershipLostError
 
 logger = log.get("dispatch")
@@ -62,7 +63,7 @@ class DispatchLane:
         self._task = asyncio.create_task(self._run())
         self._task.add_done_callback(owned.ended)
 
-    def feed(self, records: Sequence[Record]) -> None:
+    def feed(self, records: Sequence[Fetched]) -> None:
         """Take batches; holds the partition back while more wait than can soon be sent."""
         for record in records:
             size = len(record.value or b"")
@@ -134,7 +135,7 @@ class DispatchLane:
         for flight, settlement in zip(ended, settlements, strict=True):
             _count(settlement, time.monotonic() - flight.since)
 
-    async def _deliver(self, record: Record) -> Settlement:
+    async def _deliver(self, record: Fetched) -> Settlement:
         try:
             message = Message.read(record.key, record.value, dict(record.headers))
         except ValueError as error:

@@ -11,7 +11,7 @@ from schemas.errors import Unreachable
 from streams.settings import Settings
 from topics.admin import Asker
 from topics.catalogue import FILES, RAW, RECEIPTS, VALIDATING, Topic
-from topics.ownership import NO_COORDINATOR_YET
+from topics.passing import NO_COORDINATOR_YET
 from topics.reader import ends, read_all
 
 _PAGE_S = 1.0

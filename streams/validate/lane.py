@@ -14,12 +14,13 @@ from streams.settings import BatchSettings, DlqSettings
 from streams.validate.descriptors import Descriptors
 from streams.validate.downstream import EVERY_S, Downstream
 from streams.validate.flood import Rejections
-from streams.validate.outcome import QUARANTINED, Outcome, Raw, conclude
+from streams.validate.outcome import QUARANTINED, Outcome, conclude
 from streams.validate.panel import Panel, Seat, identity, verdicts
 from streams.validate.trial import Trial
 from streams.validate.window import Window
 from topics.catalogue import RAW
 from topics.ownership import Owned
+from topics.record import Record
 from topics.transaction import OwnershipLostError
 
 logger = log.get("validate")
@@ -40,7 +41,7 @@ class Judges:
         self._seats: dict[bytes, Seat] = {}
         self.trial = Trial()
 
-    async def panel(self, window: Sequence[Raw]) -> Panel:
+    async def panel(self, window: Sequence[Record]) -> Panel:
         """The judges of all files in the window; waits for a broker that is away."""
         found: dict[bytes, Seat] = {}
         for file in set(map(identity, window)) - {b""}:
@@ -83,7 +84,7 @@ class ValidateLane:
         self._downstream = downstream
         self._rejections = Rejections(dlq)
         self._upload = Upload(settings.upload, settings.multipart_above_bytes)
-        self._window: Window[Raw] = Window(settings.records, settings.seconds)
+        self._window: Window[Record] = Window(settings.records, settings.seconds)
         self._wake = asyncio.Event()
         self._finishing = False
         # One window is judged while the one before is committed, so whoever died left the position at most
@@ -96,7 +97,7 @@ class ValidateLane:
         self._task = asyncio.create_task(self._run())
         self._task.add_done_callback(owned.ended)
 
-    def feed(self, records: Sequence[Raw]) -> None:
+    def feed(self, records: Sequence[Record]) -> None:
         """Take records; holds the partition back while more than a window waits."""
         self._window.add(records, self._clock())
         if len(self._window) > self._limit:
@@ -151,7 +152,7 @@ class ValidateLane:
         finally:
             metrics.FLOOD_GUARD.remove(RAW.name, str(partition))
 
-    async def _next_window(self) -> list[Raw]:
+    async def _next_window(self) -> list[Record]:
         """The next window when it is due; empty when there will be none."""
         while not self._finishing:
             self._wake.clear()
@@ -179,7 +180,7 @@ class ValidateLane:
         due = self._window.due_in(self._clock())
         return None if due is None else min(due, EVERY_S)
 
-    async def _outcome(self, window: Sequence[Raw]) -> Outcome:
+    async def _outcome(self, window: Sequence[Record]) -> Outcome:
         panel = await self._judges.panel(window)
         on_probation = self._on_probation(window[0].offset)
         found = await self._on_trial(window, panel) if on_probation else verdicts(window, panel)
@@ -192,7 +193,7 @@ class ValidateLane:
         """Whether the last owner may have died of what lies there."""
         return self._suspects > 0 and offset < self._owned.end
 
-    async def _on_trial(self, window: Sequence[Raw], panel: Panel) -> list[Verdict]:
+    async def _on_trial(self, window: Sequence[Record], panel: Panel) -> list[Verdict]:
         """Judge a window that the last owner may have died of.
 
         A note is committed before, so a death here is known to the next owner; that one judges the window

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import compress
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from confluent_kafka import Producer
 
@@ -16,23 +16,11 @@ from schemas.rawkey import RawKey
 from schemas.records import Invalid, Kind, Valid, Verdict
 from topics.block import Block, send_blocks
 from topics.catalogue import BATCHES, DLQ, RAW, VALIDATED
+from topics.record import Record
 
 QUARANTINED = Invalid(
     [Reason(field="", value="", rule="ended the process that judged it")], "", why="quarantined"
 )
-
-
-class Raw(Protocol):
-    """A record of ``avion.raw``, as aiokafka's consumer gives it."""
-
-    @property
-    def offset(self) -> int: ...
-    @property
-    def timestamp(self) -> int: ...
-    @property
-    def key(self) -> bytes | None: ...
-    @property
-    def value(self) -> bytes | None: ...
 
 
 class Outcome(NamedTuple):
@@ -59,7 +47,7 @@ class Outcome(NamedTuple):
 
 
 def conclude(
-    window: Sequence[Raw],
+    window: Sequence[Record],
     verdicts: Sequence[Verdict],
     partition: int,
     codecs: Mapping[Kind, Codec],
@@ -100,7 +88,7 @@ def written(accepted: Iterable[Valid], codecs: Mapping[Kind, Codec]) -> dict[str
 
 
 def _letter(
-    raw: Raw, verdict: Invalid, partition: int, descriptors: Mapping[bytes, Descriptor], at: str
+    raw: Record, verdict: Invalid, partition: int, descriptors: Mapping[bytes, Descriptor], at: str
 ) -> tuple[str, DeadLetter]:
     original = raw.value or b""
     try:

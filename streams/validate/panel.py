@@ -10,7 +10,7 @@ from schemas.errors import UsageError
 from schemas.letter import Reason
 from schemas.records import Invalid, Verdict
 from streams.validate.judge import Judge
-from streams.validate.outcome import Raw
+from topics.record import Record
 
 _MISKEYED = Invalid([Reason(field="", value="", rule="its key is not a raw record's")], "")
 _UNDESCRIBED = Invalid([Reason(field="", value="", rule="its file's descriptor is not on avion.files")], "")
@@ -35,13 +35,13 @@ class Seat(NamedTuple):
 Panel = Mapping[bytes, Seat]
 
 
-def identity(raw: Raw) -> bytes:
+def identity(raw: Record) -> bytes:
     """The id of the descriptor of the record's file; empty when its key is not one of ours."""
     key = raw.key or b""
     return key[:16] if len(key) == rawkey.SIZE else b""
 
 
-def verdicts(window: Sequence[Raw], panel: Panel) -> list[Verdict]:
+def verdicts(window: Sequence[Record], panel: Panel) -> list[Verdict]:
     """One verdict per record, in order."""
     by_file: dict[bytes, list[int]] = defaultdict(list)
     for index, raw in enumerate(window):
@@ -53,7 +53,7 @@ def verdicts(window: Sequence[Raw], panel: Panel) -> list[Verdict]:
     return found
 
 
-def _of_file(file: bytes, indices: list[int], window: Sequence[Raw], panel: Panel) -> list[Verdict]:
+def _of_file(file: bytes, indices: list[int], window: Sequence[Record], panel: Panel) -> list[Verdict]:
     if not file:
         return [_MISKEYED] * len(indices)
     seat = panel.get(file)

@@ -15,8 +15,9 @@ from schemas.codec import Codec
 from schemas.descriptor import Descriptor
 from schemas.errors import Problem
 from schemas.records import KINDS
-from streams.validate.outcome import Raw, conclude
+from streams.validate.outcome import conclude
 from streams.validate.panel import Seat, verdicts
+from topics.record import Record
 
 #: A judge that takes longer than this for one window counts as dead.
 _LONGEST_S = 60
@@ -45,7 +46,9 @@ class Trial:
         self._under_way = 0
         self._end: asyncio.TimerHandle | None = None
 
-    async def survivors(self, window: Sequence[Raw], descriptors: Mapping[bytes, Descriptor]) -> list[bool]:
+    async def survivors(
+        self, window: Sequence[Record], descriptors: Mapping[bytes, Descriptor]
+    ) -> list[bool]:
         """For each record of ``window``: whether a process that judges and encodes it lives.
 
         Takes about log2(window) forks for each record that kills. Raises :class:`Problem` when the trial

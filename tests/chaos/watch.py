@@ -4,7 +4,6 @@ import time
 from contextlib import suppress
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
 
 #: Group and the topic that it reads.
 HOPS = {"spotstream-validate": "avion.raw", "spotstream-dispatch": "avstar.batches"}
@@ -30,7 +29,6 @@ class Watch:
         config = {"bootstrap.servers": bootstrap, "log_level": 0, "reconnect.backoff.max.ms": 200}
         # Else no answer comes while a partition has a transaction under way: on a busy machine, always.
         config |= {"isolation.level": "read_uncommitted"}
-        self._admin = AdminClient(config)
         # A list_offsets of librdkafka 2.16 that meets several brokers may end the process by SIGSEGV.
         self._consumers = {
             group: Consumer(config | {"group.id": group, "enable.auto.commit": False}) for group in HOPS
@@ -38,10 +36,10 @@ class Watch:
 
     def await_brokers(self, count: int) -> None:
         """Return when there are so many."""
-        deadline = time.monotonic() + 60
+        consumer, deadline = next(iter(self._consumers.values())), time.monotonic() + 60
         while True:
             with suppress(KafkaException):
-                if len(self._admin.list_topics(timeout=_ANSWER_S).brokers) >= count:
+                if len(consumer.list_topics(timeout=_ANSWER_S).brokers) >= count:
                     return
             assert time.monotonic() < deadline, f"not {count} brokers within a minute"
             time.sleep(0.2)
