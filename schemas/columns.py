@@ -8,7 +8,6 @@ Texts are Latin-1 that holds UTF-8, a character for each byte: that is joined an
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from typing import Any, Self
 
 import numpy as np
@@ -35,6 +34,15 @@ class Column:
     def constant(cls, value: Any, count: int) -> Self:
         """The same for ``count`` records."""
         return cls([value], np.zeros(count, np.intp))
+
+    @classmethod
+    def of_some(cls, values: list[Any], records: Places, count: int) -> Self:
+        """These records have these values, the others of ``count`` none."""
+        if len(values) == count:
+            return cls(values)
+        codes = np.full(count, len(values))
+        codes[records] = np.arange(len(values))
+        return cls([*values, None], codes)
 
     @classmethod
     def paired(cls, few: "Column", many: "Column", read: Callable[[Any], Reader]) -> "Column":
@@ -67,7 +75,9 @@ class Column:
 
     def only(self, places: Places) -> "Column":
         """The column of those records."""
-        return Column(self.values, self._indices[places])
+        if self.codes is None:
+            return Column([self.values[place] for place in places.tolist()])
+        return Column(self.values, self.codes[places])
 
     def each(self) -> list[Any]:
         """The value of each record."""
@@ -84,11 +94,16 @@ class Column:
         """Where in ``values`` that of the record is."""
         return record if self.codes is None else int(self.codes[record])
 
+    def are(self, test: Callable[[Any], bool]) -> NDArray[np.bool_]:
+        """Of each record whether its value passes."""
+        passed = np.fromiter(map(test, self.values), bool, len(self.values))
+        return passed if self.codes is None else passed[self.codes]
+
     def having(self, indices: Iterable[int]) -> Places:
         """The records that have one of the values at these indices."""
-        if self.codes is None:
-            return np.array(sorted(indices), np.intp)
-        return np.flatnonzero(np.isin(self.codes, list(indices)))
+        wanted = np.zeros(len(self.values), bool)
+        wanted[list(indices)] = True
+        return np.flatnonzero(wanted if self.codes is None else wanted[self.codes])
 
 
 #: Normalized records of one kind, field by field.
@@ -100,16 +115,29 @@ Pieces = list[str | Column]
 
 def joined(pieces: Pieces) -> Iterator[str]:
     """The text of each record; there is at least one column."""
-    return map("".join, zip(*(_each(piece) for piece in pieces), strict=False))
+    count = next(piece.count for piece in pieces if isinstance(piece, Column))
+    columns: list[Column] = []
+    for piece in pieces:
+        column = Column.constant(piece, count) if isinstance(piece, str) else piece
+        both = _together(columns[-1], column, count // 8) if columns else None
+        columns[-1:] = [both] if both else [*columns[-1:], column]
+    return map("".join, zip(*(column.each() for column in columns), strict=True))
 
 
-def _each(piece: str | Column) -> Iterable[str]:
-    return repeat(piece) if isinstance(piece, str) else piece.each()
+def _together(one: Column, other: Column, most: int) -> Column | None:
+    """Two neighbours as one column of all the texts that they can be together, if those are few."""
+    if one.codes is None or other.codes is None or len(one.values) * len(other.values) > most:
+        return None
+    texts = [first + second for first in one.values for second in other.values]
+    return Column(texts, one.codes * len(other.values) + other.codes)
 
 
 def written(column: Column, write: Reader, absent: str) -> Column:
     """The texts that ``write`` makes of the values that are there, with ``absent`` for what is empty."""
-    if None not in column.values:
-        return Column(list(write(column.values)), column.codes)
-    texts = iter(write([value for value in column.values if value is not None]))
-    return Column([absent if value is None else next(texts) for value in column.values], column.codes)
+    values = column.values
+    texts = list(write([value for value in values if value is not None] if None in values else values))
+    at = -1
+    for _ in range(len(values) - len(texts)):  # few: most columns hold nothing once
+        at = values.index(None, at + 1)
+        texts.insert(at, absent)
+    return Column(texts, column.codes)

@@ -24,6 +24,8 @@ from typing import Any, Final
 from unicodedata import normalize
 from zoneinfo import ZoneInfo
 
+import numpy as np
+
 from schemas.columns import Column, Reader
 from schemas.currency import EXPONENTS
 from schemas.memo import Memo
@@ -183,13 +185,13 @@ class Normalizer:
         return read
 
     def _aired_at(self, zones: Column, days: Column, times: Column) -> Column:
-        clocks = Column.paired(zones, days, lambda zone: partial(self._clocks_of, zone)).each()
-        return Column(
-            [
-                f"{clock[time[:5]]}{time[5:]}Z" if clock is not None and type(time) is str else None
-                for clock, time in zip(clocks, times.each(), strict=True)
-            ]
-        )
+        clocks = Column.paired(zones, days, lambda zone: partial(self._clocks_of, zone))
+        known = np.flatnonzero(times.are(_is_text) & clocks.are(_is_there))
+        clocks, times, count = clocks.only(known), times.only(known), times.count
+        minutes = times.read(lambda found: [time[:5] if _is_text(time) else "" for time in found])
+        rests = times.read(lambda found: [f"{time[5:]}Z" if _is_text(time) else "" for time in found])
+        of_each = zip(clocks.each(), minutes.each(), rests.each(), strict=True)
+        return Column.of_some([clock[minute] + rest for clock, minute, rest in of_each], known, count)
 
     def _clocks_of(self, zone: ZoneInfo, days: Sequence[Any]) -> list[_Clock | None]:
         return [self._clocks[day, zone] if type(day) is str else None for day in days]
@@ -300,17 +302,43 @@ def _code(codes: Mapping[str, str]) -> Callable[[str], str | Fault | None]:
     return read
 
 
+def _is_text(value: Any) -> bool:
+    return type(value) is str
+
+
+def _is_there(value: Any) -> bool:
+    return value is not None
+
+
+#: Directives that are a number of a date each.
+_NUMBERS = {
+    "%Y": "year", "%m": "month", "%-m": "month", "%d": "day", "%-d": "day",
+    "%H": "hour", "%-H": "hour", "%M": "minute", "%S": "second",
+}  # fmt: skip
+
+
 @lru_cache
 def _gate(form: str) -> re.Pattern[str]:
+    """What is of this form; with groups, named as datetime names its numbers, if it tells nothing else."""
     parts = re.split("(%-?.)", form)
-    return re.compile("".join(DIRECTIVES.get(part) or re.escape(part) for part in parts))
+    names = [_NUMBERS.get(part, part) for part in parts[1::2]]
+    is_date = {"year", "month", "day"} <= set(names) <= set(_NUMBERS.values())
+    patterns = DIRECTIVES
+    if is_date and len(set(names)) == len(names):
+        patterns = {part: f"(?P<{name}>{DIRECTIVES[part]})" for part, name in _NUMBERS.items()}
+    return re.compile("".join(patterns.get(part) or re.escape(part) for part in parts))
 
 
 def _parsed(text: str, form: str) -> datetime | None:
-    """Read ``text`` as ``form``; strptime alone is lenient about widths, spaces and other digits."""
-    if not _gate(form).fullmatch(text):
+    """Read ``text`` as ``form``; strptime is slow, and lenient about widths, spaces and other digits."""
+    gate = _gate(form)
+    found = gate.fullmatch(text)
+    if found is None:
         return None
     try:
+        if gate.groups:
+            numbers = {name: int(digits) for name, digits in found.groupdict().items()}
+            return datetime(**numbers)  # type: ignore[arg-type] # noqa: DTZ001 - the caller adds the zone
         return datetime.strptime(text, form.replace("%-", "%"))  # noqa: DTZ007 - the caller adds the zone
     except ValueError:
         return None

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from exports import AVION, HEADER, descriptor, line, records
 from hypothesis import example, given, settings
@@ -33,8 +34,8 @@ def read(reader: rows.Rows, values: list[bytes]) -> list[Row | Reason]:
     found: list[Row | Reason | None] = [reasons.get(place) for place in range(len(values))]
     for one in tables:
         places = one.places.tolist()
-        every = range(len(places))
-        columns = [one.column(number, every).each() for number in range(len(reader_header(reader)))]
+        every = np.arange(len(places))
+        columns = [column.each() for column in one.columns(reader_header(reader), every)]
         for place, *cells in zip(places, *columns, strict=True):
             assert found[place] is None
             found[place] = cells
@@ -111,7 +112,7 @@ def test_plain_records_are_not_read_one_by_one() -> None:
     parsed, left = parser.parse([*plain, *odd, *plain])
     assert parsed is not None
     assert left == [place for place in range(16) if 4 <= place < 12]
-    assert parsed.column(1, range(8)).each() == ['b "c", d', "2", "é", " "] * 2
+    assert parsed.columns([1], np.arange(8))[0].each() == ['b "c", d', "2", "é", " "] * 2
 
 
 def test_a_large_record_is_read_by_itself() -> None:

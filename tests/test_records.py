@@ -326,3 +326,17 @@ def test_a_fault_stands_for_what_cannot_be_read() -> None:
     value = columns(TABLES, "spot", {"air_time": ["noon"]})["air_time"][0]
     assert isinstance(value, Fault)
     assert value.rule == "must be a time as HH:MM:SS or HH:MM:SS.mmm, hours 00 to 29"
+
+
+FORMS = ["%m/%d/%Y", "%-m/%-d/%Y", "%Y%m%d", "%d.%m.%Y %H:%M:%S", "%d %b %Y", "%y-%m-%d", "%m/%Y %d"]
+
+
+@given(st.sampled_from(FORMS), st.data())
+def test_dates_are_read_as_strptime_reads_them(form: str, data: st.DataObject) -> None:
+    ascii_ = st.characters(codec="ascii")
+    text = data.draw(st.from_regex(normalize._gate(form), fullmatch=True, alphabet=ascii_))
+    try:
+        expected = datetime.strptime(text, form.replace("%-", "%"))  # noqa: DTZ007 - as it is in the file
+    except ValueError:
+        expected = None
+    assert normalize._parsed(text, form) == expected

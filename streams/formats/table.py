@@ -19,8 +19,8 @@ class Table(Protocol):
 
     places: Places
 
-    def column(self, number: int, rows: Places) -> Column:
-        """The texts of a column, from 0, in these rows."""
+    def columns(self, numbers: Sequence[int], rows: Places) -> list[Column]:
+        """The texts of these columns, from 0, in these rows."""
         ...
 
 
@@ -30,10 +30,14 @@ class Listed:
     def __init__(self, rows: Sequence[Row], places: Places) -> None:
         self.places, self._rows = places, rows
 
-    def column(self, number: int, rows: Places) -> Column:
+    def columns(self, numbers: Sequence[int], rows: Places) -> list[Column]:
         """See :class:`Table`."""
-        texts = [self._rows[row][number] for row in rows]
-        if len(rows) < FEW:
+        found = [self._rows[row] for row in rows.tolist()]
+        return [self._column([row[number] for row in found]) for number in numbers]
+
+    @staticmethod
+    def _column(texts: list[str]) -> Column:
+        if len(texts) < FEW:
             return Column(texts)
         numbers: dict[str, int] = {}
         codes = [numbers.setdefault(text, len(numbers)) for text in texts]
@@ -46,11 +50,16 @@ class Parsed:
     def __init__(self, columns: Sequence[pa.StringArray], places: Places) -> None:
         self.places, self._columns = places, columns
 
-    def column(self, number: int, rows: Places) -> Column:
+    def columns(self, numbers: Sequence[int], rows: Places) -> list[Column]:
         """See :class:`Table`."""
-        found = self._columns[number]
-        if len(rows) < len(found):
-            found = found.take(_array(rows))
+        arrays = [self._columns[number] for number in numbers]
+        if len(rows) < len(self.places):
+            batch = pa.RecordBatch.from_arrays(arrays, list(map(str, numbers)))
+            arrays = batch.take(_array(rows)).columns
+        return [self._column(array) for array in arrays]
+
+    @staticmethod
+    def _column(found: pa.StringArray) -> Column:
         coded = found.dictionary_encode()
         texts = coded.dictionary.to_pylist()
         if len(texts) == len(found):

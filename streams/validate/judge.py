@@ -78,7 +78,7 @@ class Judge:
         if self._kind:
             yield every, self._of_kind(self._kind, table, every)
             return
-        types = table.column(self._type_place, every)
+        types = table.columns([self._type_place], every)[0]
         kinds = types.read(self._normalizer.kinds.read)
         for kind in dict.fromkeys(kinds.values):
             rows = kinds.having(index for index, found in enumerate(kinds.values) if found is kind)
@@ -88,7 +88,8 @@ class Judge:
                 yield rows, [_no_kind(text, kind) for text in types.only(rows).each()]
 
     def _of_kind(self, kind: Kind, table: Table, rows: Places) -> Iterable[Verdict]:
-        cells = {name: table.column(place, rows) for name, place in self._places[kind].items()}
+        places = self._places[kind]
+        cells = dict(zip(places, table.columns(list(places.values()), rows), strict=True))
         columns = self._normalizer.columns(kind, cells)
         faults = _faults(kind, columns, len(rows))
         if not faults:
@@ -150,7 +151,8 @@ def _accepted(kind: Kind, columns: Columns) -> list[Verdict]:
     except Exception as error:
         raise _UnencodableError(kind) from error
     airs = airing.hours(columns) if kind == "spot" else repeat("")
-    return list(map(Valid, repeat(kind), written[0], canonical, hashes, written[1], airs))
+    fields = zip(repeat(kind), written[0], canonical, hashes, written[1], airs)
+    return list(map(Valid._make, fields))
 
 
 def _crashed(value: bytes, error: Exception) -> Invalid:

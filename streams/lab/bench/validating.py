@@ -1,7 +1,7 @@
 """``bench validate``: raw records to batches, one core for each contender.
 
 The subject does all of it: judges, hashes, writes Avro to the validated topics, batches and dead letters, in
-transactions. The baselines only judge with the same code and POST the same batches to a sink, at least once.
+transactions. The baselines only judge, with the same models, and POST to a sink, at least once.
 """
 
 import subprocess
@@ -10,8 +10,10 @@ import time
 from itertools import count
 from pathlib import Path
 
+from schemas import profile
 from schemas.errors import Problem
 from streams import settings
+from streams.lab.bench import bento
 from streams.lab.bench.baselines import rate
 from streams.lab.bench.contest import Contender, Contest
 from streams.lab.bench.groups import forget
@@ -45,17 +47,29 @@ def contest(lab: Lab, folder: Path, records: int) -> Contest:
 
         return Contender(_BASELINES[name], run)
 
+    def by_bento() -> float:
+        group = f"bench-bento-{next(runs)}"
+        with path.open(encoding="utf-8") as file:
+            header = file.readline().rstrip().split(",")
+        mapping = bento.mapping(profile.load("avion"), header)
+        return bento.rate(lab.broker.bootstrap, group, records, mapping, folder / f"{group}.json")
+
     return Contest(
         "validate",
         f"{records:,} mixed records, 1 % bad, one core",
-        [Contender("spotstream worker --role validate", ours), *map(baseline, _BASELINES)],
+        [
+            Contender("spotstream worker --role validate", ours),
+            *map(baseline, _BASELINES),
+            Contender("Bento kafka_franz, mapping, json_schema, http_client", by_bento, bento.missing()),
+        ],
     )
 
 
 _BASELINES = {
-    "aiokafka": "aiokafka getmany, judge, POST",
-    "confluent": "confluent-kafka consume, judge, POST",
-    "faust": "Faust stream.take(5000), judge, POST",
+    "aiokafka": "aiokafka getmany, csv, pydantic, orjson, POST",
+    "confluent": "confluent-kafka consume, csv, pydantic, orjson, POST",
+    "faust": "Faust stream.take(5000), csv, pydantic, orjson, POST",
+    "ours": "aiokafka getmany, spotstream's judge, POST",
 }
 
 
