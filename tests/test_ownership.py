@@ -25,6 +25,7 @@ from copier import CopyLane, make_app
 from schemas.errors import Problem
 from streams.lab.kafka import Broker
 from topics import provision, transaction
+from topics.admin import EARLIEST, LATEST, Asker
 from topics.block import _handle
 from topics.catalogue import Topic
 from topics.connection import KafkaSettings
@@ -502,20 +503,15 @@ async def test_a_partition_is_taken_over_while_it_changes_its_leader(broker, mak
 
     monkeypatch.setattr(TransactionalProducer, "fence", fenced)
 
-    class Changing:
-        def __init__(self, positions):
-            self._positions = positions
+    offsets = Asker.offsets
 
-        def __getattr__(self, name):
-            return getattr(self._positions, name)
+    def changing(self, *asked):
+        if refused:
+            raise KafkaException(KafkaError(refused.pop()))
+        return offsets(self, *asked)
 
-        def get_watermark_offsets(self, *asked):
-            if refused:
-                raise KafkaException(KafkaError(refused.pop()))
-            return self._positions.get_watermark_offsets(*asked)
-
+    monkeypatch.setattr(Asker, "offsets", changing)
     ownership = without_lanes(broker.bootstrap, unique)
-    ownership._positions = Changing(ownership._positions)
     partition = TopicPartition(topic, 0)
     assert await ownership.assign([partition], -1, "") == {partition: 0}
     ownership._lanes.clear()
@@ -719,6 +715,37 @@ async def test_records_deleted_before_they_were_read_are_an_error(broker, make_t
     ownership = without_lanes(broker.bootstrap, unique)
     with pytest.raises(Problem, match="records 10 to 49 were deleted"):
         await ownership.assign([TopicPartition(topic, 0)], -1, "")
+    await ownership.close()
+
+
+@pytest.mark.parametrize("read", [0, 10])
+async def test_a_log_that_was_lost_with_its_disk_is_not_taken_for_empty(
+    broker, make_topic, unique, monkeypatch, read
+):
+    """A broker says offset -1, and no error, of one that it has just lost; the next leader has it all."""
+    topic = make_topic("source")
+    fill(broker.bootstrap, topic, 1, 100)
+    if read:
+        kafka = KafkaSettings(bootstrap_servers=broker.bootstrap)
+        producer = TransactionalProducer(kafka, unique, timeout_s=15)
+        producer.fence()
+        producer.commit(lambda _: None, [Offset(topic, 0, read)], group_metadata(unique, -1, ""))
+    lost = [EARLIEST, LATEST]
+    offsets_for_times = Asker.offsets_for_times
+
+    def losing(self, asked, *more):
+        if asked[0].offset in lost:
+            lost.remove(asked[0].offset)
+            return [Offset(at.topic, at.partition, -1) for at in asked]
+        return offsets_for_times(self, asked, *more)
+
+    monkeypatch.setattr(Asker, "offsets_for_times", losing)
+    ownership = without_lanes(broker.bootstrap, unique)
+    partition = TopicPartition(topic, 0)
+    assert await ownership.assign([partition], -1, "") == {partition: read}
+    assert not lost
+    assert ownership.owned[0].end == 100
+    ownership._lanes.clear()
     await ownership.close()
 
 

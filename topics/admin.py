@@ -222,13 +222,16 @@ class Asker(_Client, Consumer):
     def offsets(self, topic: str, since: Mapping[int, int], timeout_s: float) -> dict[int, int]:
         """By partition, the first offset that is as young as ``since``; -1 where there is none.
 
-        Raises ``KafkaException``.
+        Raises ``KafkaException``: also where a log has neither beginning nor end, as a broker says of one
+        that it has just lost with its disk, without calling that an error.
         """
         asked = [TopicPartition(topic, partition, at) for partition, at in since.items()]
         found = self.offsets_for_times(asked, timeout_s) if asked else []
         for at in found:
             if at.error:
                 raise KafkaException(at.error)
+            if at.offset < 0 and since[at.partition] in {LATEST, EARLIEST}:
+                raise KafkaException(KafkaError(KafkaError.OFFSET_NOT_AVAILABLE))
         return {at.partition: at.offset for at in found}
 
     def positions(self, topic: str, partitions: Iterable[int], timeout_s: float) -> dict[int, int]:

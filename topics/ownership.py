@@ -20,7 +20,7 @@ from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as Offset
 
 from schemas.errors import Problem, Unreachable
-from topics.admin import Asker, denial
+from topics.admin import EARLIEST, LATEST, Asker, denial
 from topics.connection import KafkaSettings
 from topics.passing import DISCONNECTED, NO_COORDINATOR_YET, NO_LEADER_YET
 from topics.record import Fetched
@@ -333,8 +333,14 @@ class Ownership:
 
     def _read_places(self, wanted: list[TopicPartition]) -> list[_Place]:
         # librdkafka asks with require_stable, so this waits for a transaction that is still being ended.
-        asked = [Offset(tp.topic, tp.partition) for tp in wanted]
-        return [self._place(offset) for offset in self._answer(self._positions.committed, asked)]
+        committed = self._answer(self._positions.committed, [Offset(*tp) for tp in wanted])
+        begins, ends = (self._ends(wanted, which) for which in (EARLIEST, LATEST))
+        return [self._place(at, begins[at.partition], ends[at.partition]) for at in committed]
+
+    def _ends(self, wanted: list[TopicPartition], which: int) -> dict[int, int]:
+        numbers = dict.fromkeys((tp.partition for tp in wanted), which)
+        found: dict[int, int] = self._answer(self._asker.offsets, wanted[0].topic, numbers)
+        return found
 
     def _answer(self, question: Callable[..., Any], *about: Any) -> Any:
         """Ask again while brokers that have just started, or gone, find out who coordinates and leads."""
@@ -350,8 +356,7 @@ class Ownership:
     def _partitions_of(self, topic: str) -> int:
         return len(self._positions.list_topics(topic, self.kafka.timeout_s).topics[topic].partitions)
 
-    def _place(self, committed: Offset) -> _Place:
-        low, high = self._answer(self._positions.get_watermark_offsets, committed)
+    def _place(self, committed: Offset, low: int, high: int) -> _Place:
         if committed.offset == OFFSET_INVALID:
             return _Place(low, "", high)
         # One offset is a marker: the position stands before that of the transaction that was read last, and
