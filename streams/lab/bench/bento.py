@@ -44,7 +44,7 @@ def rate(bootstrap: str, group: str, records: int, mapping: str, file: Path) -> 
         with subprocess.Popen(command, env=os.environ | {"GOMAXPROCS": "1"}) as child:
             pin(child.pid, -1)
             deadline = time.monotonic() + _LONGEST_S
-            while sum(map(_records, taken := sink.taken())) < 0.95 * records:  # what it rejects is not sent
+            while sum(map(_records, taken := _taken(sink))) < 0.95 * records:  # what it rejects is not sent
                 if child.poll() is not None or time.monotonic() > deadline:
                     child.kill()
                     raise Problem("did not take all records", where=f"bento, see {file}")
@@ -52,6 +52,10 @@ def rate(bootstrap: str, group: str, records: int, mapping: str, file: Path) -> 
             child.kill()
     first, last = min(taken, key=taken.__getitem__), max(taken, key=taken.__getitem__)
     return sum(_records(key) for key in taken if key != first) / (taken[last] - taken[first])
+
+
+def _taken(sink: Sink) -> dict[str, float]:
+    return {key: at for key, at in sink.taken().items() if key}  # the first question was ours
 
 
 def _records(key: str) -> int:
@@ -62,7 +66,7 @@ def _records(key: str) -> int:
 def _configuration(bootstrap: str, group: str, sink: str, mapping: str) -> dict[str, Any]:
     return {
         "http": {"enabled": False},
-        "logger": {"level": "ERROR"},
+        "logger": {"level": "FATAL"},
         "input": {
             "kafka_franz": {
                 "seed_brokers": [bootstrap],
@@ -114,7 +118,11 @@ def mapping(profile: Profile, header: Sequence[str]) -> str:
         names = ", ".join(f'"{name}"' for name in profile.record_types[kind])
         cases.append(f"[{names}].contains($kind) => {{ {literal} }}")
     joined = "\n          ".join(cases)
+    spellings = {
+        name.upper(): code for code, names in profile.codes.clearance.items() for name in (code, *names)
+    }
     return f"""
+        let clearances = {orjson.dumps(spellings).decode()}
         let row = content().string().parse_csv(parse_header_row: false).index(0)
         let kind = $row.index({layout.columns.index("record_type")}).trim().uppercase()
         root = match {{
@@ -131,5 +139,7 @@ def _value(cell: str, field: str, rules: dict[str, Any], currency: str) -> str:
         return f'({cell}.replace_all(",", "").number() * 100).round()'
     if rules["properties"][field].get("type") == "integer":
         return f"{cell}.number()"
-    value = cell if field == "advertiser" else f"{cell}.{'lower' if field == 'clearance' else 'upper'}case()"
+    if field == "clearance":
+        return f"$clearances.get({cell}.uppercase())"
+    value = cell if field == "advertiser" else f"{cell}.uppercase()"
     return value if field in rules["required"] else f'if {cell} == "" {{ deleted() }} else {{ {value} }}'
