@@ -33,7 +33,7 @@ def missing() -> str:
 
 
 def rate(bootstrap: str, group: str, records: int, mapping: str, file: Path) -> float:
-    """Have it judge the raw topic and POST to a sink, on the last core; records/s of full batches.
+    """Have it judge the raw topic and POST to a sink, on the last core; records/s after the first batch.
 
     ``mapping``: see :func:`mapping`. ``file`` is where its configuration is written. Raises :class:`Problem`
     when it fails.
@@ -50,8 +50,8 @@ def rate(bootstrap: str, group: str, records: int, mapping: str, file: Path) -> 
                     raise Problem("did not take all records", where=f"bento, see {file}")
                 time.sleep(0.1)
             child.kill()
-    full = [at for key, at in taken.items() if _records(key) > 0.9 * RECORDS]  # the rest waits for company
-    return (len(full) - 1) * RECORDS / (max(full) - min(full))
+    first, last = min(taken, key=taken.__getitem__), max(taken, key=taken.__getitem__)
+    return sum(_records(key) for key in taken if key != first) / (taken[last] - taken[first])
 
 
 def _taken(sink: Sink) -> dict[str, float]:
