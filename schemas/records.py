@@ -184,7 +184,8 @@ Verdict = Valid | Invalid
 MODELS: dict[Kind, Any] = {"spot": Spot, "avail": Avail, "billing": Billing, "makegood": Makegood}
 KINDS: tuple[Kind, ...] = tuple(MODELS)
 
-_SCHEMAS: dict[Kind, dict[str, Any]] = {
+#: By kind: the JSON schema of its model.
+SCHEMAS: dict[Kind, dict[str, Any]] = {
     kind: TypeAdapter(model).json_schema() for kind, model in MODELS.items()
 }
 
@@ -195,14 +196,14 @@ RULES: dict[Kind, dict[str, str]] = {
         for field, rule in schema["properties"].items()
         if field != "record_type"
     }
-    for kind, schema in _SCHEMAS.items()
+    for kind, schema in SCHEMAS.items()
 }
 
 
 def _judges(kind: Kind) -> dict[str, TypeAdapter[Any]]:
     found: dict[str, TypeAdapter[Any]] = {}
     for field, hint in get_type_hints(MODELS[kind], include_extras=True).items():
-        value = hint if field in _SCHEMAS[kind]["required"] else get_args(hint)[0] | None
+        value = hint if field in SCHEMAS[kind]["required"] else get_args(hint)[0] | None
         column_type: Any = GenericAlias(list, (value,))
         found[field] = TypeAdapter(column_type, config=ConfigDict(strict=True))
     return found
@@ -225,12 +226,12 @@ COLUMNS: dict[Kind, tuple[str, ...]] = {
 }
 REQUIRED: dict[Kind, frozenset[str]] = {
     kind: frozenset(column(field) for field in schema["required"]) - {"record_type", "currency"}
-    for kind, schema in _SCHEMAS.items()
+    for kind, schema in SCHEMAS.items()
 }
 
 #: The fields that a record may be without.
 OPTIONAL: frozenset[str] = frozenset(
-    field for schema in _SCHEMAS.values() for field in schema["properties"] if field not in schema["required"]
+    field for schema in SCHEMAS.values() for field in schema["properties"] if field not in schema["required"]
 )
 #: The columns that hold money.
 MONEY: frozenset[str] = frozenset(

@@ -40,8 +40,9 @@ def _keep_tidy() -> None:
 def tidy() -> None:
     """Collect cycles and give back what is free, wherever it lies: some 30 ms.
 
-    Whatever a peak took stays resident otherwise: 100 of 360 MB in a worker after two hours with a fault each
-    half minute. What ends with a rebalance are cycles, which the thresholds make rare to be found.
+    Whatever a peak took stays resident otherwise: 100 of 360 MB in a worker after 100 minutes with a fault
+    each half minute and one backlog. What ends with a rebalance are cycles, which the thresholds make rare to
+    be found.
     """
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)

@@ -14,17 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from pydantic import TypeAdapter
 
 from schemas.errors import Problem
 from schemas.profile import Profile
-from schemas.records import KINDS, MODELS, MONEY, Kind, column
+from schemas.records import KINDS, MONEY, SCHEMAS, Kind, column
 from streams.lab.bench.sink import RECORDS, Sink, pin
 from topics.catalogue import RAW
 
 _LONGEST_S = 300.0
-
-_RULES = {kind: TypeAdapter(model).json_schema() for kind, model in MODELS.items()}
 
 
 def missing() -> str:
@@ -44,7 +41,7 @@ def rate(bootstrap: str, group: str, records: int, mapping: str, file: Path) -> 
         with subprocess.Popen(command, env=os.environ | {"GOMAXPROCS": "1"}) as child:
             pin(child.pid, -1)
             deadline = time.monotonic() + _LONGEST_S
-            while sum(map(_records, taken := _taken(sink))) < 0.95 * records:  # what it rejects is not sent
+            while sum(map(_records, taken := sink.taken())) < 0.95 * records:  # what it rejects is not sent
                 if child.poll() is not None or time.monotonic() > deadline:
                     child.kill()
                     raise Problem("did not take all records", where=f"bento, see {file}")
@@ -52,10 +49,6 @@ def rate(bootstrap: str, group: str, records: int, mapping: str, file: Path) -> 
             child.kill()
     first, last = min(taken, key=taken.__getitem__), max(taken, key=taken.__getitem__)
     return sum(_records(key) for key in taken if key != first) / (taken[last] - taken[first])
-
-
-def _taken(sink: Sink) -> dict[str, float]:
-    return {key: at for key, at in sink.taken().items() if key}  # the first question was ours
 
 
 def _records(key: str) -> int:
@@ -99,7 +92,7 @@ def _configuration(bootstrap: str, group: str, sink: str, mapping: str) -> dict[
 
 
 def _case(kind: Kind) -> dict[str, Any]:
-    rules = orjson.dumps(_RULES[kind]).decode()
+    rules = orjson.dumps(SCHEMAS[kind]).decode()
     return {"check": f'this.record_type == "{kind}"', "processors": [{"json_schema": {"schema": rules}}]}
 
 
@@ -108,9 +101,9 @@ def mapping(profile: Profile, header: Sequence[str]) -> str:
     layout = profile.layout(header)
     cases = []
     for kind in KINDS:
-        places = {field: layout.places(kind).get(column(field)) for field in _RULES[kind]["properties"]}
+        places = {field: layout.places(kind).get(column(field)) for field in SCHEMAS[kind]["properties"]}
         fields = {"record_type": f'"{kind}"'} | {
-            field: _value(f"$row.index({place}).trim()", field, _RULES[kind], profile.currency)
+            field: _value(f"$row.index({place}).trim()", field, SCHEMAS[kind], profile.currency)
             for field, place in places.items()
             if place is not None and field != "record_type"
         }

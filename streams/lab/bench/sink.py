@@ -67,7 +67,8 @@ async def _take(port: int) -> None:
 
     async def take(request: web.Request) -> web.Response:
         await request.read()
-        taken[request.headers.get("Idempotency-Key", "")] = time.time()
+        if key := request.headers.get("Idempotency-Key"):
+            taken[key] = time.time()
         return web.json_response({"accepted": RECORDS, "duplicates": 0})
 
     async def tell(_: web.Request) -> web.Response:
