@@ -4,6 +4,7 @@ import ctypes
 import gc
 import threading
 import time
+from functools import cache
 from typing import Final
 
 #: Of malloc.h: what is kept of free memory, how large a piece may be to come from there, and who shares it.
@@ -11,13 +12,15 @@ _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
 
-
 #: Seconds from one tidying to the next.
 _EVERY_S: Final = 60.0
 
 
+@cache
 def keep() -> None:
     """Keep what is freed, for all threads together; what nobody has needed for a minute is given back.
+
+    Once a process, however many roles it runs.
 
     To give megabytes back and fault them in anew took a third of tail's time and a twentieth of validate's;
     an arena for each thread takes 30 MB more.

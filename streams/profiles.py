@@ -1,11 +1,10 @@
 """The ``profile`` commands: list and show mapping profiles, and check a file against one without Kafka."""
 
+import json
 from collections import Counter
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import orjson
 
 from schemas import profile
 from schemas.errors import UsageError
@@ -71,7 +70,7 @@ class Report:
             "mapped": self.mapped,
             "damage": self.damage,
         }
-        return orjson.dumps(found).decode()
+        return json.dumps(found)
 
     def as_text(self) -> str:
         """For people."""

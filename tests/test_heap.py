@@ -4,12 +4,14 @@ import subprocess
 import sys
 
 _SCRIPT = """
-import psutil
+import psutil, threading
 from streams import heap
 
 def resident(): return psutil.Process().memory_info().rss / 1e6
 
 heap.keep()
+heap.keep()
+assert [thread.name for thread in threading.enumerate()].count("heap") == 1
 before = resident()
 held = [bytearray(100_000) for _ in range(2_000)]
 pinned = held[-1]  # the heap cannot shrink below it

@@ -105,14 +105,17 @@ def test_every_command_reads_past_them(flow: Flow, genuine: list[Strange]) -> No
     assert "a message is passed over that is not spotstream's" in audit.err
     say(flow, "audit")
     say(flow, "dlq", "list")
-    listed = [json.loads(line) for line in say(flow, "dlq", "list", "--json").out.splitlines()]
+    lines = say(flow, "dlq", "list", "--json").out
+    assert lines.isascii()  # nothing that a terminal would obey, or a reader take for the end of a line
+    listed = [json.loads(line) for line in lines.splitlines()]
     assert {"unreadable", "invalid", "rejected"} <= {one["reason"] for one in listed}
     say(flow, "dlq", "list", "--older", "0s", "--newer", "1d", "--file", "x.csv")
     for reason in sorted({one["reason"] for one in listed}):
         key = next(one["key"] for one in listed if one["reason"] == reason)
         if key.isprintable():
             say(flow, "dlq", "show", key)
-            say(flow, "dlq", "show", key, "--json")
+            shown = say(flow, "dlq", "show", key, "--json").out
+            assert all(letter.isprintable() or letter in "\n\t" for letter in shown)
     for kind in VALIDATED:
         read = say(flow, "subscribe", kind)
         assert all(json.loads(line)["placement_hash"] for line in read.out.splitlines())

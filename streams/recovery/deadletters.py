@@ -1,11 +1,10 @@
 """The dead letters, as a person looks at them."""
 
-import sys
+import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-import orjson
 from rich.console import Console
 from rich.table import Table
 
@@ -83,7 +82,7 @@ def list_letters(settings: Settings, wanted: Filter, *, as_json: bool) -> None:
     found.sort(key=lambda letter: (letter.files, letter.number, letter.last_failure))
     if as_json:
         for letter in found:
-            sys.stdout.write(orjson.dumps(letter._asdict()).decode() + "\n")
+            print(json.dumps(letter._asdict()))
         return
     table = Table(title=f"{len(found):,} dead letters", title_justify="left")
     for heading in ("key", "kind", "stage", "reason", "records", "where", "what"):
@@ -148,8 +147,11 @@ def show_letter(settings: Settings, prefix: str, *, as_json: bool) -> None:
     stored = letters.find(settings.kafka, prefix)
     letter = letters.load(settings.kafka, [stored]).get(stored.key) if stored.said else None
     if as_json:
-        values = letters.raw(settings.kafka, stored) if letter is None else [letter.dump()]
-        sys.stdout.write("".join(value.decode(errors="backslashreplace") + "\n" for value in values))
+        if letter is None:
+            for value in letters.raw(settings.kafka, stored):
+                print(safe(value.decode(errors="backslashreplace")))
+        else:
+            print(json.dumps(json.loads(letter.dump())))
         return
     if letter is None:
         what = "parts of it are missing" if stored.said else "not a dead letter of spotstream's"
@@ -163,7 +165,7 @@ def show_letter(settings: Settings, prefix: str, *, as_json: bool) -> None:
     screen.print(safe(original(letter, descriptor)))
     if letter.exchange:
         screen.print("exchange", style="bold")
-        screen.print(safe(orjson.dumps(letter.exchange, option=orjson.OPT_INDENT_2).decode()))
+        screen.print(safe(json.dumps(letter.exchange, indent=2, ensure_ascii=False)))
     if letter.traceback:
         screen.print(safe(letter.traceback, "red"))
 

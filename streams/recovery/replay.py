@@ -3,14 +3,13 @@
 The same command, given again after an interruption, goes on where it stopped.
 """
 
-import sys
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-import orjson
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -123,7 +122,7 @@ def _tell(
             for row, why in selection.refused
         ]
         told = found | {"dry_run": dry_run, "left": selection.left, "refused": refused}
-        sys.stdout.write(orjson.dumps(told).decode() + "\n")
+        print(json.dumps(told))
         return
     screen = console()
     would = "would be sent" if dry_run else "were sent"
