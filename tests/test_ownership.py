@@ -94,10 +94,10 @@ def group_coordinator(broker, unique):
             return
 
 
-def without_lanes(bootstrap, group, kind=Ownership, *, transaction_timeout_s=15):
+def without_lanes(bootstrap, group, kind=Ownership, *, transaction_timeout_s=15, timeout_s=15):
     """Owns partitions of which the test makes what it likes."""
     return kind(
-        KafkaSettings(bootstrap_servers=bootstrap),
+        KafkaSettings(bootstrap_servers=bootstrap, timeout_s=timeout_s),
         group,
         lane=lambda _: None,
         transaction_timeout_s=transaction_timeout_s,
@@ -370,6 +370,25 @@ async def test_what_is_held_stays_held_through_assignments(broker, make_topic, u
     await app.stop()
 
 
+async def test_a_takeover_may_take_longer_than_a_session(broker, make_topic, unique):
+    """aiokafka tells the group only after it that its member is there, which was put out meanwhile, for ever."""
+    source, target = make_topic("source"), make_topic("target")
+    fill(broker.bootstrap, source, 1, 100)
+    app = make_app(broker.bootstrap, unique, source, target)
+    assign, takeovers = app.ownership.assign, []
+
+    async def slow(*given):
+        takeovers.append(given)
+        await asyncio.sleep(8)
+        return await assign(*given)
+
+    app.ownership.assign = slow
+    await running(app)
+    assert await copied(broker, target, 1, 100) == expected(1, 100)
+    assert len(takeovers) == 1
+    await app.stop()
+
+
 class FailingLane(CopyLane):
     """Fails in the middle of its third transaction."""
 
@@ -518,21 +537,24 @@ async def test_a_partition_is_taken_over_while_it_changes_its_leader(broker, mak
     await ownership.close()
 
 
-async def test_a_commit_waits_for_a_broker_that_is_away(kafka, unique):
-    """For longer than a transaction may take: none is begun before the group's coordinator answers."""
+async def test_commits_and_takeovers_wait_for_a_broker_that_is_away(kafka, unique):
+    """For longer than a transaction or a question may take: none is begun before the coordinator answers."""
     ownership = without_lanes(kafka.bootstrap, unique, transaction_timeout_s=1)
     await ownership.assign([TopicPartition("avion.raw", 0)], -1, "")
     (owned,) = ownership.owned
     await owned.commit(lambda _: None, 5)
     await asyncio.to_thread(kafka.stop)
     committing = asyncio.create_task(owned.commit(lambda _: None, 10))
-    _, waiting = await asyncio.wait([committing], timeout=8)
-    assert waiting
+    newcomer = without_lanes(kafka.bootstrap, f"{unique}-new", timeout_s=1)
+    taking = asyncio.create_task(newcomer.assign([TopicPartition("avion.raw", 0)], -1, ""))
+    ended, _ = await asyncio.wait([committing, taking], timeout=8)
+    assert not ended
     await asyncio.to_thread(kafka.start)
-    await asyncio.wait_for(committing, 60)
+    await asyncio.wait_for(asyncio.gather(committing, taking), 60)
     assert committed(kafka.bootstrap, unique, "avion.raw") == 10
-    ownership._lanes.clear()
-    await ownership.close()
+    for one in (ownership, newcomer):
+        one._lanes.clear()
+        await one.close()
 
 
 async def test_a_commit_is_under_way_when_the_loop_is_taken(broker, make_topic, unique):

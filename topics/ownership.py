@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from math import inf
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, Final, NamedTuple, Protocol, cast
 
 from aiokafka.structs import TopicPartition
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Producer
@@ -40,7 +40,10 @@ def group_metadata(group: str, generation: int, member: str) -> bytes:
 _GRACE_S = 5.0
 
 _AWAY = NO_COORDINATOR_YET | DISCONNECTED | {KafkaError._TIMED_OUT, KafkaError._WAIT_COORD}
-_PASSING = NO_COORDINATOR_YET | NO_LEADER_YET | DISCONNECTED | {KafkaError._DESTROY_BROKER}
+_PASSING = _AWAY | NO_LEADER_YET | {KafkaError._DESTROY_BROKER}
+#: How long brokers may be away while partitions are taken over: a role that waits for them goes on at once,
+#: one that is started anew comes to its group some ten seconds later.
+_PATIENCE_S: Final = 60.0
 #: How long the coordinator may take to answer before it is asked again; and of what it is asked. Of one
 #: whose last transaction is still being ended it would answer only after that, 100 ms later.
 _ASK_S, _NO_PARTITION = 1.0, 2**31 - 1
@@ -343,8 +346,8 @@ class Ownership:
         return found
 
     def _answer(self, question: Callable[..., Any], *about: Any) -> Any:
-        """Ask again while brokers that have just started, or gone, find out who coordinates and leads."""
-        give_up_at = time.monotonic() + self.kafka.timeout_s
+        """Ask again while brokers are away, or find out who coordinates and leads."""
+        give_up_at = time.monotonic() + _PATIENCE_S
         while True:
             try:
                 return question(*about, self.kafka.timeout_s)

@@ -101,6 +101,14 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         """The id under which the group knows this process."""
         return cast("str", self._ensure_consumer()._coordinator.member_id)
 
+    async def stay(self) -> None:
+        """Tell the group that we are there while partitions are taken over. aiokafka begins to after it only, so
+        that a takeover longer than a session would never come to an end."""
+        await self.call_thread(self._stay)
+
+    async def _stay(self) -> None:
+        self._ensure_consumer()._coordinator._start_heartbeat_task()
+
     async def begin_epoch(self, epoch: int, positions: Mapping[TopicPartition, int]) -> None:
         """Seek to ``positions``; every chunk from now on belongs to ``epoch``."""
         await self.call_thread(self._begin_epoch, epoch, positions)
@@ -163,6 +171,7 @@ class Consumer(driver.Consumer):
         ownership = self.ownership
         ownership.flow = self
         try:
+            await self._thread.stay()
             positions = await ownership.assign(assigned, generation_id, self._thread.member)
             await self._thread.begin_epoch(ownership.epoch, positions)
         except Exception as exception:  # noqa: BLE001 - whatever it is, this process cannot own its partitions
