@@ -159,6 +159,20 @@ def test_lines_without_end_and_bombs(flow: Flow) -> None:
     longest(flow, 200_000_000, 120)
 
 
+def test_large_records_are_judged_few_at_a_time(flow: Flow) -> None:
+    """A fetch of two megabytes holds 500 lines of one letter a million times, and a window 5,000."""
+    folder = flow.folder / "large"
+    folder.mkdir()
+    head, *good = [line.data for line in generate(10, seed=78)]
+    large = [bytes([letter]) * 1_000_000 + b"\n" for letter in range(65, 90)]
+    (folder / "large.csv").write_bytes(b"".join((head, *good[:5], *large * 10, *good[5:])))
+    with Watch() as watch:
+        worker = watch.over(flow.start("worker", **HASTE))
+        tailed(flow, watch, folder, "csv", 120)
+        balanced(flow, worker, watch, 120)
+        assert watch.most_mib["validate"] < 400, watch.most_mib
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 def test_a_million_spoilt_records_in_ten_thousand_files(flow: Flow, request: pytest.FixtureRequest) -> None:

@@ -371,7 +371,7 @@ async def test_what_is_held_stays_held_through_assignments(broker, make_topic, u
 
 
 async def test_a_takeover_may_take_longer_than_a_session(broker, make_topic, unique):
-    """aiokafka tells the group only after it that its member is there, which was put out meanwhile, for ever."""
+    """aiokafka tells the group only after it that its member is there, which was put out meanwhile."""
     source, target = make_topic("source"), make_topic("target")
     fill(broker.bootstrap, source, 1, 100)
     app = make_app(broker.bootstrap, unique, source, target)

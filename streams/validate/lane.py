@@ -29,6 +29,9 @@ logger = log.get("validate")
 #: that the last one died on one of them.
 _TRYING = "trying"
 
+#: Of raw records in a window, however few they are: what is made of them has several times as much.
+_WINDOW_BYTES = 8_388_608
+
 
 class Judges:
     """Keeps the files' judges, because each remembers the forms that it has normalized; and the trial."""
@@ -80,11 +83,11 @@ class ValidateLane:
         downstream: Downstream,
     ) -> None:
         self._owned, self._judges, self._codecs = owned, judges, codecs
-        self._limit, self._early_s = settings.records, settings.early_seconds
+        self._early_s = settings.early_seconds
         self._downstream = downstream
         self._rejections = Rejections(dlq)
         self._upload = Upload(settings.upload, settings.multipart_above_bytes)
-        self._window: Window[Record] = Window(settings.records, settings.seconds)
+        self._window: Window[Record] = Window(settings.records, settings.seconds, _WINDOW_BYTES, _size)
         self._wake = asyncio.Event()
         self._finishing = False
         # One window is judged while the one before is committed, so whoever died left the position at most
@@ -100,7 +103,7 @@ class ValidateLane:
     def feed(self, records: Sequence[Record]) -> None:
         """Take records; holds the partition back while more than a window waits."""
         self._window.add(records, self._clock())
-        if len(self._window) > self._limit:
+        if self._window.overflows:
             self._owned.pause()
         self._wake.set()
 
@@ -161,7 +164,7 @@ class ValidateLane:
             due = self._due_in()
             if due == 0.0:
                 window = self._window.take()
-                if len(self._window) <= self._limit:
+                if not self._window.overflows:
                     self._owned.resume()
                 return window
             try:
@@ -226,6 +229,10 @@ class ValidateLane:
         if outcome.batch:
             found = {"spotstream.records": outcome.records, "spotstream.rejected": len(outcome.letters)}
             traces.tell("validate", outcome.batch.batch_id, outcome.appended_ms / 1000, found)
+
+
+def _size(raw: Record) -> int:
+    return len(raw.value or b"")
 
 
 def _count(outcome: Outcome) -> None:
