@@ -114,7 +114,7 @@ async def _validate(settings: Settings) -> AsyncIterator[App]:
         return ValidateLane(owned, settings.batch, judges, codecs, settings.dlq, downstream=downstream)
 
     with closing(Descriptors(settings.kafka)) as descriptors:
-        ownership = _ownership(settings, "validate", lane)
+        ownership = _ownership(settings, "validate", lane, made=BATCHES.name)
         judges, downstream = Judges(descriptors, ownership.blocking), Downstream(settings.kafka)
         app = _app(ownership, RAW, settings, "validate", max_poll_records=settings.batch.records)
         app.task(downstream.run)

@@ -94,7 +94,7 @@ def group_coordinator(broker, unique):
             return
 
 
-def without_lanes(bootstrap, group, kind=Ownership, *, transaction_timeout_s=15, timeout_s=15):
+def without_lanes(bootstrap, group, kind=Ownership, *, transaction_timeout_s=15, timeout_s=15, made=""):
     """Owns partitions of which the test makes what it likes."""
     return kind(
         KafkaSettings(bootstrap_servers=bootstrap, timeout_s=timeout_s),
@@ -103,6 +103,7 @@ def without_lanes(bootstrap, group, kind=Ownership, *, transaction_timeout_s=15,
         transaction_timeout_s=transaction_timeout_s,
         session_timeout_s=6,
         drain_s=1,
+        made=made,
     )
 
 
@@ -216,11 +217,29 @@ async def test_an_open_transaction_of_the_last_owner_is_aborted_by_the_fence(bro
     dead.send_offsets_to_transaction([Offset(topic, 0, 50)], group_metadata(unique, -1, ""), 10)
     dead.flush(10)
     began = time.monotonic()
-    ownership = without_lanes(broker.bootstrap, unique)
+    ownership = without_lanes(broker.bootstrap, unique, made=target)
     positions = await ownership.assign([TopicPartition(topic, 0)], -1, "")
     assert positions == {TopicPartition(topic, 0): 0}
     assert time.monotonic() - began < 10
     assert committed(broker.bootstrap, unique, topic) == OFFSET_INVALID
+    ownership._lanes.clear()
+    await ownership.close()
+
+
+async def test_a_position_that_is_gone_is_no_beginning(broker, make_topic, unique):
+    """Brokers forget a group that is away for a week; all that the log still has would be made once more."""
+    topic, made = make_topic("source", 2), make_topic("made", 2)
+    first, second = TopicPartition(topic, 0), TopicPartition(topic, 1)
+    ownership = without_lanes(broker.bootstrap, unique, made=made)
+    await ownership.assign([first, second], -1, "")
+    await ownership.owned[0].commit(lambda producer: producer.produce(made, b"1", partition=0), 5)
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+    admin.delete_consumer_groups([unique])[unique].result()
+    ownership._lanes.clear()
+    assert await ownership.assign([second], -1, "") == {second: 0}
+    ownership._lanes.clear()
+    with pytest.raises(Problem, match="it would be made twice"):
+        await ownership.assign([first, second], -1, "")
     ownership._lanes.clear()
     await ownership.close()
 

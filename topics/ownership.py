@@ -16,12 +16,13 @@ from math import inf
 from typing import Any, Final, NamedTuple, Protocol, cast
 
 from aiokafka.structs import TopicPartition
-from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_INVALID, Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka import TopicPartition as Offset
 
 from schemas.errors import Problem, Unreachable
 from topics.admin import EARLIEST, LATEST, Asker, denial
 from topics.connection import KafkaSettings
+from topics.oldest import Oldest
 from topics.passing import DISCONNECTED, NO_COORDINATOR_YET, NO_LEADER_YET
 from topics.record import Fetched
 from topics.transaction import AbandonedError, AbortedError, OwnershipLostError, TransactionalProducer
@@ -212,12 +213,15 @@ class Ownership:
         drain_s: float,
         share: Callable[[int, int], None] = lambda *_: None,
         hold: Callable[[], bool] = lambda: False,
+        made: str = "",
     ) -> None:
-        """``share`` is told at each assignment how many of the topic's partitions are ours, and of how many;
+        """``made``: the topic that has, partition by partition, what positions were committed with.
+
+        ``share`` is told at each assignment how many of the topic's partitions are ours, and of how many;
         while ``hold()`` is true, nothing is fetched, whatever an assignment resumes.
         """
         self.kafka, self.group = kafka, group
-        self._share, self.hold = share, hold
+        self._share, self.hold, self._made = share, hold, made
         self.session_timeout_s = session_timeout_s
         self.epoch = 0
         self.joined = False  #: whether an assignment has been taken over yet, be it an empty one
@@ -361,6 +365,7 @@ class Ownership:
 
     def _place(self, committed: Offset, low: int, high: int) -> _Place:
         if committed.offset == OFFSET_INVALID:
+            self._check_beginning(committed)
             return _Place(low, "", high)
         # One offset is a marker: the position stands before that of the transaction that was read last, and
         # on a quiet partition retention takes it, too.
@@ -371,6 +376,19 @@ class Ownership:
                 remedy="lengthen the retention; to go on without them, set the group's offset by hand",
             )
         return _Place(max(committed.offset, low), committed.metadata or "", high)
+
+    def _check_beginning(self, at: Offset) -> None:
+        """Brokers forget a group that is away for longer than ``offsets.retention.minutes``, a week."""
+        number = at.partition
+        if not self._made or not self._answer(self._asker.offsets, self._made, {number: LATEST})[number]:
+            return
+        if Oldest(self.kafka, self._made, self.kafka.timeout_s).appended_ms({number: OFFSET_BEGINNING}):
+            raise Problem(
+                f"{self.group} has no position, but {self._made} has what it made: it would be made twice",
+                where=f"{at.topic}, partition {number}",
+                remedy="brokers forget a group that is away for offsets.retention.minutes; set its offset by"
+                f" hand, behind the source-last of the last message of {self._made}, partition {number}",
+            )
 
     def feed(self, chunk: Chunk) -> None:
         """Hand a chunk to its lane. One that an earlier assignment fetched is dropped: it is read again.

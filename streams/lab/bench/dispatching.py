@@ -27,7 +27,7 @@ from schemas.records import Valid
 from streams import settings
 from streams.lab.bench.baselines import rate
 from streams.lab.bench.contest import Contender, Contest, say
-from streams.lab.bench.groups import forget
+from streams.lab.bench.groups import rewind
 from streams.lab.bench.sink import RECORDS, Sink, pin
 from streams.lab.gauge import Gauge
 from streams.lab.generate import generate
@@ -81,7 +81,7 @@ class Dispatch:
 
     def _dispatch(self) -> float:
         """Send the whole topic; records per second between the first and the last booking."""
-        forget(self._settings.kafka, DISPATCHING)
+        rewind(self._settings.kafka, DISPATCHING, BATCHES)
         began, gauge = datetime.now().astimezone().timestamp(), Gauge(self._settings, {})
         with self._worker() as (_, check):
             while not gauge.caught_up(BATCHES, DISPATCHING):

@@ -1,15 +1,16 @@
 """Consumer groups begin anew for each run."""
 
-from confluent_kafka import KafkaError
+from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from topics.catalogue import Topic
 from topics.connection import KafkaSettings
 
 
-def forget(kafka: KafkaSettings, group: str) -> None:
-    """Let ``group``, which has no members, begin at the beginning. Raises ``KafkaException``."""
+def rewind(kafka: KafkaSettings, group: str, topic: Topic) -> None:
+    """Let ``group``, which has no members, begin at the beginning of ``topic``. Raises ``KafkaException``."""
     admin = AdminClient(kafka.confluent())  # a client that nobody holds ends, with what it was asked
-    (answer,) = admin.delete_consumer_groups([group]).values()
-    error = answer.exception()
-    if error and error.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:
-        raise error
+    there = admin.list_topics(topic.name, kafka.timeout_s).topics[topic.name].partitions
+    begins = [TopicPartition(topic.name, partition, 0) for partition in there]
+    (answer,) = admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, begins)]).values()
+    answer.result()

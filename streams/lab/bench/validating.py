@@ -16,7 +16,7 @@ from streams import settings
 from streams.lab.bench import bento
 from streams.lab.bench.baselines import rate
 from streams.lab.bench.contest import Contender, Contest
-from streams.lab.bench.groups import forget
+from streams.lab.bench.groups import rewind
 from streams.lab.bench.sink import RECORDS, pin
 from streams.lab.gauge import Gauge
 from streams.lab.generate import generate, write
@@ -88,7 +88,7 @@ def _validate(lab: Lab, loaded: settings.Settings, log: Path) -> float:
 
     What is left of each partition at the end waits for company, by design, and is not counted.
     """
-    forget(loaded.kafka, VALIDATING)
+    rewind(loaded.kafka, VALIDATING, RAW)
     gauge, began_ms = Gauge(loaded, {}), time.time() * 1000
     environment = lab.environment | {"SPOTSTREAM_WORKER__WEB_PORT": "0", "PATH": "/usr/bin:/bin"}
     command = [sys.executable, "-m", "streams.cli", "worker", "--role", "validate"]
