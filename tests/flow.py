@@ -181,14 +181,14 @@ class Flow:
         asker = Asker(self.kafka)
         return asker.offsets(topic, dict.fromkeys(asker.topic(topic).partitions, LATEST), 15)
 
-    def audit(self, log: Log | None = None) -> tuple[int, dict[str, Any]]:
+    def audit(self, log: Log | None = None, timeout_s: float = 90) -> tuple[int, dict[str, Any]]:
         """Exit status and the JSON object, of one log or of everything."""
         done = subprocess.run(
             [*COMMAND, "audit", "--json", *(["--file", str(log.path)] if log else [])],
             env=self.environment(),
             capture_output=True,
             text=True,
-            timeout=90,
+            timeout=timeout_s,
             check=False,
         )
         assert done.stdout, done.stderr

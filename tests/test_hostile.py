@@ -85,7 +85,7 @@ def balanced(flow: Flow, worker: Process, watch: Watch, seconds: float) -> dict[
     assert worker.popen.poll() is None, worker.said[-3000:]
     for sign in ("Traceback", "starting it again", "judging apart"):
         assert sign not in worker.said, worker.said[worker.said.find(sign) - 500 :][:5000]
-    status, audit = flow.audit()
+    status, audit = flow.audit(timeout_s=seconds)
     assert (audit["missing"], audit["duplicates"], status) == (0, 0, 0), audit["findings"][:5]
     raw = {(m.partition(), m.offset()) for m in read_all(flow.kafka, RAW.name)}
     rejected, too_large = set(), 0
