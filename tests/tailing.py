@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from schemas.descriptor import Descriptor
@@ -14,6 +14,9 @@ from schemas.errors import Unreachable
 from schemas.profile import load
 from schemas.rawkey import RawKey
 from streams.settings import Settings, TailSettings
+from streams.tail.checkpoint import Checkpoint, State
+from streams.tail.disposal import Disposal
+from streams.tail.source import Source
 from streams.tail.sources import Loss, Sources
 from streams.tail.tailer import Tailer
 from topics.catalogue import FILES, RAW
@@ -113,6 +116,59 @@ class Follower:
     def drop(self) -> None:
         self._tailer._publisher.abandon()
         self._tailer.close()
+
+
+class Memory:
+    """Checkpoints without a broker; they come back as that would give them."""
+
+    partitions = 8
+
+    def __init__(self) -> None:
+        self.files: dict[str, Checkpoint] = {}
+
+    def read(self) -> State:
+        return State(dict(self.files), {})
+
+    def claim(self, sources: Sequence[Source], withdrawn: Sequence[str]) -> None:
+        self.commit([source.checkpoint() for source in sources])
+        for identity in withdrawn:
+            del self.files[identity]
+
+    def commit(self, checkpoints: Iterable[Checkpoint]) -> None:
+        for known in checkpoints:
+            self.files[known.identity] = Checkpoint.model_validate_json(known.model_dump_json())
+
+    def end(self, owner: str) -> None:
+        """Whoever else there is in a test is not told."""
+
+
+class Reader:
+    """Reads what a folder's files hold, commits it to a :class:`Memory`, and looks when it is told to."""
+
+    def __init__(
+        self, memory: Memory, folder: Path, *, once: bool = False, delete: bool = False, **tail: object
+    ) -> None:
+        settings = TailSettings(**{"copy_wait_s": 0.0, "watch": "poll", **tail})
+        disposal = Disposal(delete=delete)
+        self.sources = Sources([str(folder)], load("avion"), settings, once=once, disposal=disposal)
+        self.memory = memory
+        self.records: list[bytes] = []
+
+    def look(self) -> list[bytes]:
+        """Scan, then read all there is; gives the records that are new."""
+        before = len(self.records)
+        self.sources.touch()
+        self.sources.scan(self.memory)
+        while block := self.sources.read():
+            source, framed = block
+            self.records += framed.records
+            self._commit([source.checkpoint()])
+        self._commit(self.sources.take_facts())
+        return self.records[before:]
+
+    def _commit(self, checkpoints: list[Checkpoint]) -> None:
+        self.memory.commit(checkpoints)
+        self.sources.settle(checkpoints)
 
 
 def until(condition: Callable[[], bool], timeout_s: float = 30) -> None:

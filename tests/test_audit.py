@@ -156,6 +156,18 @@ def test_complete_lines_that_nobody_published_are_missing(
     assert audit(settings, str(path)).passed
 
 
+def test_a_re_export_that_differs_in_the_middle_is_another_file(
+    settings: Settings, log: tuple[Path, Truth]
+) -> None:
+    """What it holds more is to be accounted for under its own identity, once somebody tails it."""
+    path, _ = log
+    validate(settings, path)
+    data = path.read_bytes()
+    middle = len(data) // 2
+    path.write_bytes(data[:middle] + b"#" + data[middle + 1 :] + data[-middle:])
+    assert audit(settings, str(path)).passed
+
+
 def test_a_file_that_was_never_tailed_is_a_problem(settings: Settings) -> None:
     with pytest.raises(Problem, match="no such file was tailed"):
         audit(settings, "/nowhere.csv")

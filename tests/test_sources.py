@@ -6,11 +6,12 @@ from pathlib import Path
 
 import hostile
 import pytest
-from tailing import HEADER, line
+from tailing import HEADER, Memory, Reader, line, lines
 
 from schemas import profile
 from schemas.profile import load
 from streams.settings import TailSettings
+from streams.tail.checkpoint import Checkpoint
 from streams.tail.source import OpenFile, Source
 from streams.tail.sources import Sources
 
@@ -61,3 +62,90 @@ def test_a_tailer_does_without_what_reads_records() -> None:
     told = f"import sys, streams.tail.tailer; print(*{names} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def corrected(records: list[bytes], number: int = 50) -> list[bytes]:
+    """These lines, one in the middle with another rate of the same length."""
+    return [*records[:number], records[number].replace(b",10.00,", b",12.00,"), *records[number + 1 :]]
+
+
+def exported(path: Path, records: list[bytes], how: str) -> None:
+    """Write an export: over what is there, or beside it and then in its place."""
+    data = HEADER + b"".join(records)
+    if how == "over it":
+        path.write_bytes(data)
+    else:
+        path.with_name(".new").write_bytes(data)
+        path.with_name(".new").replace(path)
+
+
+@pytest.mark.parametrize("how", ["over it", "in its place"])
+@pytest.mark.parametrize("more", [0, 1], ids=["as long", "longer"])
+@pytest.mark.parametrize("once", [True, False], ids=["finished", "followed"])
+def test_a_re_export_that_differs_in_the_middle_is_read(
+    tmp_path: Path, how: str, more: int, once: bool
+) -> None:
+    """Its first and last bytes are those of what was published before the tailer ended."""
+    path, memory = tmp_path / "log.csv", Memory()
+    exported(path, lines(0, 100), how)
+    first = Reader(memory, tmp_path, once=once)
+    assert first.look() == lines(0, 100)
+    first.sources.close()
+    again = corrected(lines(0, 100)) + lines(100, 100 + more)
+    exported(path, again, how)
+    second = Reader(memory, tmp_path)
+    assert second.look() == again
+    # Of what was still followed nobody can tell whether it had more.
+    assert bool(second.sources.losses) == (not once)
+    second.sources.close()
+
+
+def test_a_re_export_that_is_written_while_it_is_looked_at(tmp_path: Path) -> None:
+    path, memory = tmp_path / "log.csv", Memory()
+    exported(path, lines(0, 100), "over it")
+    reader = Reader(memory, tmp_path)
+    reader.look()
+    path.write_bytes(b"")
+    assert reader.look() == []
+    exported(path, corrected(lines(0, 100)), "over it")
+    assert reader.look() == corrected(lines(0, 100))
+    reader.sources.close()
+
+
+@pytest.mark.parametrize("how", ["over it", "in its place"])
+def test_nothing_is_deleted_that_was_not_published(
+    tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither after it was read, nor while that is being committed."""
+    path, memory = tmp_path / "log.csv", Memory()
+    versions = [lines(0, 100), corrected(lines(0, 100)), corrected(lines(0, 100), 40)]
+    exported(path, versions[0], how)
+    Reader(memory, tmp_path, once=True).look()
+    exported(path, versions[1], how)
+    reader = Reader(memory, tmp_path, once=True, delete=True)
+    commit = memory.commit
+
+    def late(checkpoints: list[Checkpoint]) -> None:
+        commit(checkpoints)
+        if checkpoints and checkpoints[0].finished:
+            monkeypatch.undo()
+            exported(path, versions[2], how)
+
+    monkeypatch.setattr(memory, "commit", late)
+    assert reader.look() == versions[1]
+    assert path.exists()
+    assert reader.look() == versions[2]
+    assert not path.exists()
+
+
+def test_a_file_that_nobody_wrote_to_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands may lie in a folder when a tailer starts."""
+    path, memory = tmp_path / "log.csv", Memory()
+    exported(path, lines(0, 100), "over it")
+    for once in (True, False):
+        Reader(memory, tmp_path, once=once).look()
+        monkeypatch.setattr(Checkpoint, "proves_whole", None)
+    (known,) = memory.files.values()
+    assert (known.records, known.finished) == (100, True)

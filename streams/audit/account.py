@@ -165,7 +165,7 @@ def _unpublished(
     except UsageError:
         return 0  # gone; what it held and nobody read cannot be told any more
     try:
-        head = file.examine(descriptor.profile, final=False) if known.proves(file) else None
+        head = file.examine(descriptor.profile, final=False) if known.still_holds(file) else None
         if position > known.position:  # the tailer went on while this was read
             known = known.model_copy(update={"position": position, "records": records, "pending": 0})
         source = (

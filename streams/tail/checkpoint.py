@@ -36,6 +36,7 @@ class File(Protocol):
     path: str
     device: int
     inode: int
+    modified: int
 
     def read(self, offset: int, size: int) -> bytes: ...
 
@@ -61,9 +62,9 @@ class Checkpoint(BaseModel):
 
     ``position`` is the byte offset of everything published or skipped, ``records`` how many records lie
     before it, of which ``oversized`` went to the dead letters. ``pending`` bytes were skipped since the last
-    record, ``skipped`` in all. ``device`` and ``inode`` are hints; ``head``, ``recent``, and for a copy
-    ``digest``, are the proof: with ``kept`` also for a copy that ends before the position. The first
-    checkpoint has no records: it claims the file.
+    record, ``skipped`` in all. ``device``, ``inode`` and ``modified`` are hints; ``head``, ``recent``, and
+    ``digest`` of what may be another file, are the proof: with ``kept`` also for a copy that ends before the
+    position. The first checkpoint has no records: it claims the file.
 
     Completion is ``finished``: the file ends here, ``records``, ``position`` and ``digest`` are of the whole
     of it. ``gone`` says that it was destroyed before its end was seen. ``copy_of`` names the file of which
@@ -76,6 +77,7 @@ class Checkpoint(BaseModel):
     path: str
     device: int
     inode: int
+    modified: int = 0  #: ``st_mtime_ns`` before it was read the last time; 0 from an earlier release
     descriptor: str  #: id, 32 hex digits, of the last record's; empty before the first record
     partition: int  #: of the raw topic; with ``tail.partitioning = "block"`` the last block's
     position: int = Field(ge=0, le=1 << 53)
@@ -103,7 +105,7 @@ class Checkpoint(BaseModel):
         return not (self.records or self.copy_of)
 
     def proves(self, file: File) -> bool:
-        """Whether ``file`` still holds what was published."""
+        """Whether ``file`` still holds what was published, as far as its head and what was read last tell."""
         if Stretch.of(file.read(0, self.head.length)) != self.head:
             return False
         file.know(self.member)
@@ -116,6 +118,13 @@ class Checkpoint(BaseModel):
     def proves_whole(self, file: File) -> bool:
         """Whether ``file`` holds every byte that was published. Reads them all."""
         return bool(self.digest) and chain.digest(self.position, file.read) == self.digest
+
+    def still_holds(self, file: File, *, suspect: bool = False) -> bool:
+        """As :meth:`proves`; but a re-export may differ in the middle alone, so all is read of what was
+        written to since, is another file, or ``suspect``.
+        """
+        untouched = self.is_of(file) and self.modified in (0, file.modified) and not suspect
+        return self.proves(file) and (untouched or self.proves_whole(file))
 
     def proves_beginning(self, file: File, size: int) -> bool:
         """Whether the ``size`` bytes of ``file``, fewer than were published, are the first of those.
@@ -138,6 +147,7 @@ class Checkpoint(BaseModel):
             "path": file.path,
             "device": file.device,
             "inode": file.inode,
+            "modified": file.modified,
             "descriptor": "",
             "position": size,
             "records": 0,

@@ -51,13 +51,15 @@ class Known:
             self._heads[known.head].append(known)
         self._lengths = sorted({head.length for head in self._heads}, reverse=True)
 
-    def by_inode(self, file: OpenFile, taken: Collection[str]) -> Checkpoint | None:
+    def by_inode(
+        self, file: OpenFile, taken: Collection[str], overwritten: Collection[str]
+    ) -> Checkpoint | None:
         """The checkpoint of this file, under whatever name it was read."""
         for known in self._inodes.get((file.device, file.inode), ()):
             # What has grown is no copy of a beginning any more, or not known to be.
             grown = known.copy_of and file.read(known.position, 1)
             free = not known.is_claim and known.identity not in taken
-            if free and not grown and known.proves(file):
+            if free and not grown and known.still_holds(file, suspect=known.identity in overwritten):
                 return known
         return None
 
@@ -72,7 +74,7 @@ class Known:
     def by_path(self, file: OpenFile, taken: Collection[str]) -> Checkpoint | None:
         """The checkpoint of a file at this path that was replaced by one that begins as it did."""
         for known in self._paths.get(file.path, ()):
-            if known.identity not in taken and known.records and known.proves(file):
+            if known.identity not in taken and known.records and known.still_holds(file, suspect=True):
                 return known
         return None
 
@@ -194,7 +196,9 @@ def _original(known: Checkpoint, path: str) -> OpenFile | None:
 
 def begins_finished(found: Found, known: Checkpoint) -> bool:
     """Whether a file may be an unfinished copy of one that is published to its end and still there."""
-    file = original(known) if known.finished and not known.copy_of else None
+    # A file that has the inode was written over: it is no copy of itself.
+    may_be = known.finished and not known.copy_of and not known.is_of(found.file)
+    file = original(known) if may_be else None
     if file is None:
         return False
     try:

@@ -69,6 +69,8 @@ class OpenFile:
             raise UsageError(f"cannot be read: {error.strerror}", where=path) from None
         status = os.fstat(self._fd)
         self.device, self.inode = status.st_dev, status.st_ino
+        #: When it had been written to last (``st_mtime_ns``) before it was read.
+        self.modified = status.st_mtime_ns
         self._gunzip: Gunzip | None = None
 
     def size(self) -> int:
@@ -77,6 +79,10 @@ class OpenFile:
         if not self._gunzip:
             return size
         return self._gunzip.inside if self._gunzip.whole and self._gunzip.consumed >= size else _UNKNOWN
+
+    def written(self) -> int:
+        """When it was written to last, as :attr:`modified`."""
+        return os.fstat(self._fd).st_mtime_ns
 
     @property
     def is_gzip(self) -> bool:
@@ -250,14 +256,14 @@ class Source:
     def _next_block(self) -> bytes:
         if not self._begins_as_seen():
             raise OverwrittenError(self.file.path)
-        near = self._near[-PROOF:]
+        near, written = self._near[-PROOF:], self.file.written()
         data = self.file.read(self.end - len(near), len(near) + self._settings.block_bytes)
         if not data.startswith(near):
             raise OverwrittenError(self.file.path)
         if len(data) == len(near):
             return b""
         self._near = (self._near + data[len(near) :])[-_NEAR:] if len(data) < _NEAR else data[-_NEAR:]
-        self.grown_at = monotonic()
+        self.grown_at, self.file.modified = monotonic(), written
         self.seen = max(
             self.seen, self.end + len(data) - len(near), 0 if self.file.is_gzip else self.file.size()
         )
@@ -301,6 +307,7 @@ class Source:
             path=self.file.path,
             device=self.file.device,
             inode=self.file.inode,
+            modified=self.file.modified,
             descriptor=self.descriptor_id.hex() if self.described else self._described_before,
             partition=self.partition,
             position=self.position,

@@ -179,7 +179,7 @@ class Sources:
                 if overwritten:
                     overwritten.source.file.close()
                 continue
-            if source.is_at_end(done.position):
+            if source.is_at_end(done.position) and source.file.written() == source.file.modified:
                 del self.open[done.identity]
                 self.end(source.file, done.position)
             else:  # somebody still wrote to it
@@ -260,7 +260,7 @@ class Sources:
                 self._follow(source, found.get((source.file.device, source.file.inode), ""))
         fresh: list[Found] = []
         try:
-            reading = self._inodes()
+            reading = self.inodes()
             new = ((inode, path) for inode, path in found.items() if inode not in reading)
             fresh += filter(None, (self._fresh(inode, path) for inode, path in new))
             fresh += self._removed(reading | found.keys())
@@ -298,9 +298,10 @@ class Sources:
 
     def examine_free(self, path: str) -> Found | None:
         """As :meth:`examine`, unless it is being read."""
-        return None if _inode(path) in self._inodes() else self.examine(path)
+        return None if _inode(path) in self.inodes() else self.examine(path)
 
-    def _inodes(self) -> set[Inode]:
+    def inodes(self) -> set[Inode]:
+        """Of the files that are being read."""
         return {(source.file.device, source.file.inode) for source in self.open.values()}
 
     def _fresh(self, inode: Inode, path: str) -> Found | None:

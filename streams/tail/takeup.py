@@ -46,7 +46,8 @@ class TakeUp:
 
     def run(self) -> None:
         """Raises what ``ownership`` does."""
-        self._resume(lambda file: self._known.by_inode(file, self._taken()))
+        overwritten = self._sources.overwritten
+        self._resume(lambda file: self._known.by_inode(file, self._taken(), overwritten))
         orphans = self._orphans() if self._first else []
         self._resume_renamed([known for known in orphans if known.records])
         self._resume(lambda file: self._known.by_path(file, self._taken()))
@@ -244,7 +245,7 @@ class TakeUp:
             # A header proves little: others are equal.
             enough = near == 2 or (near and other.records)
             theirs = other.owner != self._name and not (other.gone or other.copy_of)
-            if enough and theirs and other.proves(file):
+            if enough and theirs and other.still_holds(file):
                 return other
         return None
 
@@ -274,7 +275,10 @@ class TakeUp:
 
     def _give_up(self, known: Checkpoint) -> None:
         sources = self._sources
-        if known.identity in sources.open or known.path in sources.refused or recognition.is_intact(known):
+        if known.identity in sources.open or known.path in sources.refused:
+            return
+        # Where another file has its inode, it was written over, however much of it that one holds.
+        if (known.device, known.inode) not in sources.inodes() and recognition.is_intact(known):
             return
         if self._state.files[known.identity].finished or self._found_outside(known):
             return
