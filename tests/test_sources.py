@@ -1,5 +1,6 @@
 """What is found of files, and what of those that are gone before they can be opened."""
 
+import gzip
 import subprocess
 import sys
 from pathlib import Path
@@ -109,6 +110,47 @@ def test_a_re_export_that_is_written_while_it_is_looked_at(tmp_path: Path) -> No
     assert reader.look() == []
     exported(path, corrected(lines(0, 100)), "over it")
     assert reader.look() == corrected(lines(0, 100))
+    reader.sources.close()
+
+
+def compressed(records: list[bytes]) -> bytes:
+    return gzip.compress(HEADER + b"".join(records), mtime=0)
+
+
+@pytest.mark.parametrize("seen", [True, False], ids=["seen empty", "at once"])
+@pytest.mark.parametrize("again", [lines(200, 250), lines(200, 400), lines(0, 150)], ids=len)
+def test_a_compressed_export_written_over_the_last_one_is_read(
+    tmp_path: Path, again: list[bytes], seen: bool
+) -> None:
+    """As ``gzip -c`` into the same file does each night. What is inside is in memory; the file tells."""
+    path = tmp_path / "log.csv.gz"
+    path.write_bytes(compressed(lines(0, 100)))
+    reader = Reader(Memory(), tmp_path)
+    assert reader.look() == lines(0, 100)
+    if seen:
+        path.write_bytes(b"")
+        reader.look()
+    path.write_bytes(compressed(again))
+    reader.look()
+    assert reader.look() == []
+    assert reader.records[100:] == [record for record in again if record not in lines(0, 100)]
+    reader.sources.close()
+
+
+def test_a_compressed_file_that_was_cut_and_is_written_over_is_let_go_of(tmp_path: Path) -> None:
+    path, memory = tmp_path / "log.csv.gz", Memory()
+    path.write_bytes(compressed(lines(0, 4000))[:-50])
+    reader = Reader(memory, tmp_path)
+    begun = reader.look()
+    assert 0 < len(begun) < 4000
+    path.write_bytes(compressed(lines(5000, 9000)))
+    assert reader.look() == lines(5000, 9000)
+    reader.look()
+    assert not reader.sources.unsettled
+    (loss,) = reader.sources.losses
+    (gone,) = (known for known in memory.files.values() if known.gone)
+    assert loss.why == "truncated or overwritten"
+    assert (loss.position, gone.position) == (gone.size, len(HEADER) + len(b"".join(begun)))
     reader.sources.close()
 
 

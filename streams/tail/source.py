@@ -29,13 +29,32 @@ _UNKNOWN = 1 << 62
 
 
 class _Compressed:
-    """A gzip file's own bytes."""
+    """A gzip file's own bytes; none any more once those that were read are not there."""
 
     def __init__(self, descriptor: int) -> None:
         self._fd = descriptor
+        self._first = self._near = b""  # of what was read, the first bytes and the last ones
+        self._end = 0
+        self._is_overwritten = False
 
     def read(self, offset: int, size: int) -> bytes:
-        return os.pread(self._fd, size, offset)
+        data = os.pread(self._fd, size, offset)
+        if offset + len(data) <= self._end:
+            return data
+        if self.is_overwritten():  # only after what is new was read does it tell of that, too
+            return b""
+        if offset <= len(self._first) < PROOF:
+            self._first = (self._first[:offset] + data)[:PROOF]
+        before = self._near if offset <= self._end else b""
+        self._near = (before + data[max(0, self._end - offset) :])[-PROOF:]
+        self._end = offset + len(data)
+        return data
+
+    def is_overwritten(self) -> bool:
+        near = os.pread(self._fd, len(self._near), self._end - len(self._near))
+        if near != self._near or os.pread(self._fd, len(self._first), 0) != self._first:
+            self._is_overwritten = True
+        return self._is_overwritten
 
 
 def _is_text(path: str) -> bool:
@@ -71,6 +90,7 @@ class OpenFile:
         self.device, self.inode = status.st_dev, status.st_ino
         #: When it had been written to last (``st_mtime_ns``) before it was read.
         self.modified = status.st_mtime_ns
+        self._compressed = _Compressed(self._fd)
         self._gunzip: Gunzip | None = None
 
     def size(self) -> int:
@@ -95,9 +115,13 @@ class OpenFile:
             return self._gunzip.read(offset, size)
         data = os.pread(self._fd, size, offset)
         if not offset and data.startswith(MAGIC):
-            self._gunzip = Gunzip(_Compressed(self._fd))
+            self._gunzip = Gunzip(self._compressed)
             return self._gunzip.read(offset, size)
         return data
+
+    def is_overwritten(self) -> bool:
+        """Whether a gzip file does not hold what was read of it; what is inside may be told from memory."""
+        return self.is_gzip and self._compressed.is_overwritten()
 
     def check(self, *, final: bool) -> None:
         """Raise ``DamagedError`` where what follows cannot be read; ``final``: the file does not grow."""
@@ -133,6 +157,7 @@ class OpenFile:
         """Another one of the same file, which may be at no path any more."""
         other = copy.copy(self)
         other._fd, other._gunzip = os.dup(self._fd), None
+        other._compressed = _Compressed(other._fd)
         return other
 
     def close(self) -> None:
@@ -243,7 +268,7 @@ class Source:
         """Whether the file does not hold any more what was read last, or is shorter than it was."""
         near = self._near[-PROOF:]
         try:
-            if self.file.size() < self.seen or not self._begins_as_seen():
+            if self.file.is_overwritten() or self.file.size() < self.seen or not self._begins_as_seen():
                 return True
             return self.file.read(self.end - len(near), len(near)) != near
         except OSError:
@@ -258,7 +283,7 @@ class Source:
             raise OverwrittenError(self.file.path)
         near, written = self._near[-PROOF:], self.file.written()
         data = self.file.read(self.end - len(near), len(near) + self._settings.block_bytes)
-        if not data.startswith(near):
+        if not data.startswith(near) or self.file.is_overwritten():
             raise OverwrittenError(self.file.path)
         if len(data) == len(near):
             return b""

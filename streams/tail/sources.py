@@ -142,6 +142,9 @@ class Sources:
         except DamagedError as error:
             if source.identity in self.open:
                 self._give_up(source, error, final=True)
+            elif overwritten := self.overwritten.pop(source.identity, None):
+                overwritten.source.file.close()
+                self.facts.append(source.checkpoint())
             return True
         return False
 
