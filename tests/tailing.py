@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from schemas.descriptor import Descriptor
@@ -134,12 +134,14 @@ class Memory:
         for identity in withdrawn:
             del self.files[identity]
 
-    def commit(self, checkpoints: Iterable[Checkpoint]) -> None:
+    def commit(self, checkpoints: Sequence[Checkpoint]) -> None:
         for known in checkpoints:
             self.files[known.identity] = Checkpoint.model_validate_json(known.model_dump_json())
 
-    def end(self, owner: str) -> None:
+    def take_over(self, owner: str, theirs: Callable[[State], Sequence[Checkpoint]]) -> None:
         """Whoever else there is in a test is not told."""
+        assert owner
+        self.commit(theirs(self.read()))
 
 
 class Reader:

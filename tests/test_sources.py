@@ -3,6 +3,7 @@
 import gzip
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import hostile
@@ -167,7 +168,7 @@ def test_nothing_is_deleted_that_was_not_published(
     reader = Reader(memory, tmp_path, once=True, delete=True)
     commit = memory.commit
 
-    def late(checkpoints: list[Checkpoint]) -> None:
+    def late(checkpoints: Sequence[Checkpoint]) -> None:
         commit(checkpoints)
         if checkpoints and checkpoints[0].finished:
             monkeypatch.undo()

@@ -20,6 +20,7 @@ from schemas.profile import load
 from streams.formats.framing import HEAD
 from streams.lab.kafka import Broker
 from streams.tail import checkpoint
+from streams.tail.checkpoint import Checkpoint, State
 from streams.tail.publisher import Publisher
 from streams.tail.round import Round
 from streams.tail.source import OpenFile, Source
@@ -603,3 +604,45 @@ def test_a_tailer_that_was_fenced_takes_nothing_back(tail: Tail) -> None:
     first.drop()
     second.drop()
     assert tail.values(path, tail.folder / "b.csv") == [line(1), line(3), line(2)]
+
+
+def test_a_tailer_that_comes_back_after_a_takeover_sees_whose_the_file_is(tail: Tail) -> None:
+    """As a supervisor starts it again, before there is anything to publish."""
+    path, other = tail.folder / "a.csv", f"{tail.name[-50:]}-2"
+    path.write_bytes(HEADER + line(1))
+    first = Follower(tail)
+    first.look()
+    second = Follower(tail, other)
+    known = next(one for one in checkpoint.read(tail.kafka).files.values() if one.path == str(path))
+    assert known.owner == other
+    first.drop()
+    first = Follower(tail)
+    with path.open("ab") as log:
+        log.write(line(2))
+    first.look()
+    with pytest.raises(Problem, match="took over"):
+        second.look()
+    first.drop()
+    second.drop()
+    assert tail.values(path) == lines(1, 3)
+
+
+def test_a_tailer_that_comes_back_in_the_midst_of_a_takeover_fences_it(tail: Tail) -> None:
+    path = tail.folder / "a.csv"
+    path.write_bytes(HEADER + line(1))
+    assert tail.once(path)[0] == 0
+    taker, back = Publisher(tail.settings(name=f"{tail.name[-50:]}-2")), Publisher(tail.settings())
+    taker.start()
+    seen = []
+
+    def theirs(state: State) -> list[Checkpoint]:
+        if not seen:
+            back.start()
+        seen.append(state)
+        return [known for known in state.files.values() if known.path == str(path)]
+
+    taker.take_over(tail.name, theirs)
+    assert len(seen) == 2
+    with pytest.raises(Problem, match="took over"):
+        back.check()
+    taker.check()

@@ -1,6 +1,8 @@
 """A tailer's or a feed's publisher: one name, one transactional id, one process at a time."""
 
 import contextlib
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 from uuid import uuid4
 
@@ -68,12 +70,17 @@ class Publisher:
             raise _taken_over(self._name)
         return state
 
-    def end(self, owner: str) -> None:
-        """End the tailer called ``owner``: what it has open is aborted, and it publishes no more."""
-        if self.read().claims.get(owner) != self._instance:
-            self._claim(owner)
+    def take_over(self, owner: str, theirs: Callable[[State], Sequence[Checkpoint]]) -> None:
+        """End the tailer called ``owner``: what it has open is aborted, and it publishes no more.
 
-    def _claim(self, name: str) -> TransactionalProducer:
+        Of what it left, ``theirs`` makes checkpoints of this one's. They are committed under its name, not
+        ours: if it comes back in between it fences just that, and afterwards it reads whose they are.
+        """
+        self._claim(owner, theirs)
+
+    def _claim(
+        self, name: str, theirs: Callable[[State], Sequence[Checkpoint]] = lambda _: ()
+    ) -> TransactionalProducer:
         """Write under a name that it is ours; gives the producer that did. The last one to do so has it."""
         claim = [checkpoint.claim(name, self._instance)]
         for _ in range(_TRIES):
@@ -81,6 +88,8 @@ class Publisher:
             try:
                 producer.fence()
                 producer.commit(lambda inner: send_all(inner, CHECKPOINTS.name, claim))
+                if moved := [checkpoint.message(known) for known in theirs(self.read())]:
+                    producer.commit(partial(send_all, topic=CHECKPOINTS.name, messages=moved))
             except OwnershipLostError as error:
                 # The one before fences in turn, to see whether it was another that fenced it.
                 logger.debug("fenced while taking a name", name=name, error=str(error))

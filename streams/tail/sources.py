@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import NamedTuple, Protocol
@@ -33,7 +33,7 @@ class Ownership(Protocol):
 
     def claim(self, sources: Sequence[Source], withdrawn: Sequence[str]) -> None: ...
 
-    def end(self, owner: str) -> None: ...
+    def take_over(self, owner: str, theirs: Callable[[State], Sequence[Checkpoint]]) -> None: ...
 
     @property
     def partitions(self) -> int: ...

@@ -17,7 +17,7 @@ from schemas.profile import load as load_profile
 from streams import heap, log, metrics
 from streams.settings import Settings
 from streams.tail import paths
-from streams.tail.checkpoint import State
+from streams.tail.checkpoint import Checkpoint, State
 from streams.tail.disposal import Disposal
 from streams.tail.meter import Meter
 from streams.tail.publisher import Publisher
@@ -247,9 +247,9 @@ class Tailer:
         batch.withdrawn = list(withdrawn)
         self._wait(partial(self._publisher.publish, batch))
 
-    def end(self, owner: str) -> None:
-        """Take from the tailer ``owner`` what it has."""
-        self._wait(lambda: self._publisher.end(owner))
+    def take_over(self, owner: str, theirs: Callable[[State], Sequence[Checkpoint]]) -> None:
+        """Take from the tailer ``owner`` what it has; see :meth:`Publisher.take_over`."""
+        self._wait(partial(self._publisher.take_over, owner, theirs))
 
     @property
     def partitions(self) -> int:

@@ -83,29 +83,39 @@ class TakeUp:
     def _take(self, found: Found, known: Checkpoint) -> None:
         """Go on with a file from its checkpoint, after fencing another tailer that has it."""
         file = found.file
-        at_end = known.finished and not file.read(known.position, 1)
-        if known.owner != self._name and not at_end:
+        while known.owner != self._name and not _is_at_end(file, known):
             logger.warning("file taken over", path=file.path, owner=known.owner)
-            self._ownership.end(known.owner)
-            self._sources.owners.add(known.owner)
-            self._sources.scanned = False  # what else it had is ours now
-            self._look()
-            known = self._state.files.get(known.identity, known)
-            if not known.proves(file):
+            self._take_over(known)
+            latest = self._state.files.get(known.identity)
+            if latest is None or not latest.proves(file):
                 self._fresh.append(found)
                 return
-            at_end = known.finished and not file.read(known.position, 1)
+            known = latest
         _tell_resumed(file, known)
         overwritten = self._sources.overwritten.pop(known.identity, None)
         if overwritten:
             overwritten.source.file.close()
         self._tell_cut(file, known, max(known.size, overwritten.source.seen if overwritten else 0))
-        if at_end:
+        if _is_at_end(file, known):
             self._sources.end(file, known.position)
             return
         source = self._source(found, known)
         source.rotated = source.rotated or file.path != known.path
         self._sources.add(source)
+
+    def _take_over(self, known: Checkpoint) -> None:
+        """End the tailer that has a file. That, and all else that it was reading of ours, is ours then."""
+        owner = known.owner
+
+        def theirs(state: State) -> list[Checkpoint]:
+            left = (one for one in state.files.values() if one.owner == owner)
+            wanted = (one for one in left if one.identity == known.identity or self._is_to_be_read(one))
+            return [one.model_copy(update={"owner": self._name}) for one in wanted]
+
+        self._ownership.take_over(owner, theirs)
+        self._sources.owners.add(owner)
+        self._sources.scanned = False  # what else it had may be anywhere
+        self._look()
 
     def _tell_cut(self, file: OpenFile, known: Checkpoint, seen: int) -> None:
         """Tell of what there was when the file was seen the last time, itself or what it is a copy of."""
@@ -257,9 +267,14 @@ class TakeUp:
             known
             for known in self._state.files.values()
             if known.owner in self._sources.owners
-            and not (known.finished or known.gone or known.identity in self._taken())
-            and any(paths.covers(given, known.path) for given in self._sources.given)
+            and known.identity not in self._taken()
+            and self._is_to_be_read(known)
         ]
+
+    def _is_to_be_read(self, known: Checkpoint) -> bool:
+        """Whether it is not read to its end, and one of the files to be followed."""
+        given = self._sources.given
+        return not (known.finished or known.gone) and any(paths.covers(one, known.path) for one in given)
 
     def _give_up_overwritten(self) -> None:
         sources = self._sources
@@ -300,6 +315,11 @@ class TakeUp:
                     return True
                 found.file.close()
         return False
+
+
+def _is_at_end(file: OpenFile, known: Checkpoint) -> bool:
+    """Whether a file is published to its end."""
+    return known.finished and not file.read(known.position, 1)
 
 
 def _was_begun(known: Checkpoint) -> bool:
