@@ -1,6 +1,8 @@
 """What is found of files, and what of those that are gone before they can be opened."""
 
+import errno
 import gzip
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -8,12 +10,14 @@ from pathlib import Path
 
 import hostile
 import pytest
+from structlog.testing import capture_logs
 from tailing import HEADER, Memory, Reader, line, lines
 
 from schemas import profile
 from schemas.profile import load
 from streams.settings import TailSettings
 from streams.tail.checkpoint import Checkpoint
+from streams.tail.recognition import begins_finished, is_intact
 from streams.tail.source import OpenFile, Source
 from streams.tail.sources import Sources
 
@@ -64,6 +68,57 @@ def test_a_tailer_does_without_what_reads_records() -> None:
     told = f"import sys, streams.tail.tailer; print(*{names} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO, errno.EACCES], ids=os.strerror)
+def test_a_file_that_cannot_be_opened_at_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """It never changes, so it is tried again; for want of a permission only once that may have come."""
+    passes = number != errno.EACCES
+    path = tmp_path / "log.csv"
+    path.write_bytes(HEADER + line(1))
+    tried: list[int] = []
+
+    def failing(*_: object) -> int:
+        tried.append(number)
+        raise OSError(number, os.strerror(number))
+
+    reader = Reader(Memory(), tmp_path)
+    with monkeypatch.context() as patch, capture_logs() as said:
+        patch.setattr(os, "open", failing)
+        assert [reader.look() for _ in range(3)] == [[], [], []]
+    assert (len(tried), len(said)) == (3 if passes else 1, 1)
+    assert list(reader.sources.refused) == [str(path)]
+    if not passes:
+        assert reader.look() == []
+        os.chown(path, os.getuid(), os.getgid())
+    assert reader.look() == [line(1)]
+    assert not reader.sources.refused
+    reader.sources.close()
+
+
+def test_an_original_that_cannot_be_opened_just_now_is_not_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its copy would go on in its place, and it would be published again as a new file."""
+    path, memory = tmp_path / "log.csv", Memory()
+    path.write_bytes(HEADER + line(1))
+    Reader(memory, tmp_path, once=True).look()
+    (known,) = memory.files.values()
+
+    def failing(*_: object) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    (copy := tmp_path / "log.csv.1").write_bytes(path.read_bytes())
+    found = Reader(memory, tmp_path).sources.examine(str(copy))
+    assert found
+    monkeypatch.setattr(os, "open", failing)
+    assert is_intact(known)
+    assert begins_finished(found, known)
+    path.unlink()
+    assert not is_intact(known)
+    assert not begins_finished(found, known)
 
 
 def corrected(records: list[bytes], number: int = 50) -> list[bytes]:

@@ -13,7 +13,7 @@ from schemas.errors import UsageError
 from streams.tail import paths
 from streams.tail.checkpoint import KEPT, PROOF, Checkpoint, Stretch
 from streams.tail.head import Head
-from streams.tail.source import OpenFile, Source
+from streams.tail.source import OpenFile, PassingError, Source
 
 
 class Found(NamedTuple):
@@ -168,14 +168,20 @@ def renamed(known: Checkpoint, opener: Opener) -> Found | None:
 
 def is_intact(known: Checkpoint) -> bool:
     """Whether the file of a checkpoint is still in its folder, with what was published of it."""
-    file = original(known)
+    try:
+        file = original(known)
+    except PassingError:
+        return True  # it is there
     if file:
         file.close()
     return file is not None
 
 
 def original(known: Checkpoint) -> OpenFile | None:
-    """The file of a checkpoint, if it is still in its folder with what was published of it; to be closed."""
+    """The file of a checkpoint, if it is still in its folder with what was published of it; to be closed.
+
+    Raises :class:`PassingError` when it cannot be opened now.
+    """
     for path in (known.path, paths.with_inode(known.path, known.inode)):
         if path and (file := _original(known, path)):
             return file
@@ -185,6 +191,8 @@ def original(known: Checkpoint) -> OpenFile | None:
 def _original(known: Checkpoint, path: str) -> OpenFile | None:
     try:
         file = OpenFile(path)
+    except PassingError:
+        raise
     except UsageError:
         return None
     with contextlib.suppress(OSError):
@@ -198,7 +206,10 @@ def begins_finished(found: Found, known: Checkpoint) -> bool:
     """Whether a file may be an unfinished copy of one that is published to its end and still there."""
     # A file that has the inode was written over: it is no copy of itself.
     may_be = known.finished and not known.copy_of and not known.is_of(found.file)
-    file = original(known) if may_be else None
+    try:
+        file = original(known) if may_be else None
+    except PassingError:
+        return True  # it has to wait until that is known
     if file is None:
         return False
     try:

@@ -1,6 +1,7 @@
 """Sources: the files that are being read, each from its checkpoint on."""
 
 import copy
+import errno
 import os
 import stat
 from pathlib import Path
@@ -26,6 +27,14 @@ _NEAR = KEPT
 
 #: More bytes than any file has.
 _UNKNOWN = 1 << 62
+
+
+#: Errors that only somebody ends who does something to the file or its folder.
+_LASTING = {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
+
+
+class PassingError(UsageError):
+    """A file cannot be read now, but neither what it holds nor where it lies is why: it may be later."""
 
 
 class _Compressed:
@@ -69,7 +78,8 @@ def _is_text(path: str) -> bool:
 class OpenFile:
     """A file open for reading; of a gzip file, what is inside.
 
-    Raises :class:`UsageError` when it cannot be opened, is no regular file, or has a name that is no text.
+    Raises :class:`UsageError` when it cannot be opened, is no regular file, or has a name that is no text;
+    of that a :class:`PassingError` for want of descriptors, say.
     """
 
     def __init__(self, path: str) -> None:
@@ -85,7 +95,7 @@ class OpenFile:
         except FileNotFoundError:
             raise UsageError("no such file", where=path) from None
         except OSError as error:
-            raise UsageError(f"cannot be read: {error.strerror}", where=path) from None
+            raise _refusal(error, path) from None
         status = os.fstat(self._fd)
         self.device, self.inode = status.st_dev, status.st_ino
         #: When it had been written to last (``st_mtime_ns``) before it was read.
@@ -150,7 +160,7 @@ class OpenFile:
         try:
             data = self.read(0, SIZE)
         except OSError as error:
-            raise UsageError(f"cannot be read: {error.strerror}", where=self.path) from None
+            raise _refusal(error, self.path) from None
         return examine(data, profile, self.path, final=final)
 
     def again(self) -> "OpenFile":
@@ -163,6 +173,11 @@ class OpenFile:
     def close(self) -> None:
         """Let go of it."""
         os.close(self._fd)
+
+
+def _refusal(error: OSError, path: str) -> UsageError:
+    kind = UsageError if error.errno in _LASTING else PassingError
+    return kind(f"cannot be read: {error.strerror}", where=path)
 
 
 class OverwrittenError(Exception):

@@ -18,12 +18,15 @@ from streams.tail import paths
 from streams.tail.checkpoint import Checkpoint, State
 from streams.tail.disposal import Disposal
 from streams.tail.recognition import Found
-from streams.tail.source import OpenFile, OverwrittenError, Source
+from streams.tail.source import OpenFile, OverwrittenError, PassingError, Source
 from streams.tail.takeup import TakeUp
 
 logger = log.get("tail")
 
 Inode = tuple[int, int]
+
+#: In place of what a file was when it was refused: it is to be tried again whatever it is.
+_TRIED_AGAIN = (0,)
 
 
 class Ownership(Protocol):
@@ -152,7 +155,7 @@ class Sources:
         """Let go of a file that cannot be read. Once more it is begun with: there may be another by now."""
         path, signature = source.file.path, _signature(source.file.path)
         if final or self.once or (isinstance(error, DamagedError) and self._damaged.get(path) == signature):
-            self.refused[path] = signature
+            self.refused[path] = _signature(path, changed=True)
         self._damaged[path] = signature
         logger.error(
             "file cannot be read" + ("" if path in self.refused else "; it is tried again"),
@@ -308,10 +311,10 @@ class Sources:
         return {(source.file.device, source.file.inode) for source in self.open.values()}
 
     def _fresh(self, inode: Inode, path: str) -> Found | None:
-        signature = _signature(path)
-        if signature in (self._ended.get(inode), self.refused.get(path)):
+        if self._ended.get(inode) == _signature(path):
             return None
-        self.refused.pop(path, None)
+        if self.refused.get(path) == _signature(path, changed=True):
+            return None
         self._ended.pop(inode, None)
         return self.examine(path)
 
@@ -320,18 +323,26 @@ class Sources:
         file = None
         try:
             file = OpenFile(path)
-            if head := file.examine(self.profile, final=self.once):
+            head = file.examine(self.profile, final=self.once)
+            self.refused.pop(path, None)
+            if head:
                 return Found(file, head)
         except UsageError as error:
             if _inode(path) is None and not (self.once and path in self.given):
                 self.scan_due = True  # renamed or removed since it was found: the next look tells
                 return None
-            self.refused[path] = _signature(path)
-            # The person needs the reason, not our stack.
-            logger.error("file refused", path=path, why=error.what, remedy=error.remedy)  # noqa: TRY400
+            self._refuse(path, error)
         if file:
             file.close()
         return None
+
+    def _refuse(self, path: str, error: UsageError) -> None:
+        """Leave a file alone until it changes; what may pass is tried again with each look, and told once."""
+        again = isinstance(error, PassingError) and not self.once
+        if not (again and self.refused.get(path) == _TRIED_AGAIN):
+            event = "file refused" + ("; it is tried again" if again else "")
+            logger.error(event, path=path, why=error.what, remedy=error.remedy)
+        self.refused[path] = _TRIED_AGAIN if again else _signature(path, changed=True)
 
     def folders(self) -> tuple[set[str], bool]:
         """Where changes are to be watched for, and whether anywhere below, too."""
@@ -354,9 +365,11 @@ def _inode(path: str) -> Inode | None:
     return there.st_dev, there.st_ino
 
 
-def _signature(path: str) -> tuple[int, ...]:
+def _signature(path: str, *, changed: bool = False) -> tuple[int, ...]:
+    """What a file is now. ``changed``: another owner or right is a change, too, and so is another name."""
     try:
         there = Path(path).stat()
     except OSError:
         return ()
-    return there.st_dev, there.st_ino, there.st_size, there.st_mtime_ns, there.st_mode
+    signature = there.st_dev, there.st_ino, there.st_size, there.st_mtime_ns, there.st_mode
+    return (*signature, there.st_ctime_ns) if changed else signature
