@@ -5,6 +5,7 @@ import gzip
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -119,6 +120,26 @@ def test_an_original_that_cannot_be_opened_just_now_is_not_gone(
     path.unlink()
     assert not is_intact(known)
     assert not begins_finished(found, known)
+
+
+def test_what_is_appended_while_a_file_ends_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "log.csv"
+    path.write_bytes(HEADER + line(1))
+    reader = Reader(Memory(), tmp_path, complete_after_s=0.001)
+    end = Sources.end
+
+    def late(sources: Sources, file: OpenFile, position: int) -> None:
+        monkeypatch.undo()
+        with path.open("ab") as log:
+            log.write(line(2))
+        end(sources, file, position)
+
+    monkeypatch.setattr(Sources, "end", late)
+    assert reader.look() == [line(1)]
+    time.sleep(0.01)
+    assert reader.look() == []
+    assert reader.look() == [line(2)]
+    reader.sources.close()
 
 
 def corrected(records: list[bytes], number: int = 50) -> list[bytes]:

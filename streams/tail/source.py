@@ -147,6 +147,13 @@ class OpenFile:
         if self._gunzip:
             self._gunzip.know(member)
 
+    def is_at_end(self, position: int) -> bool:
+        """Whether it has nothing from ``position`` on; False where that cannot be told."""
+        try:
+            return not self.read(position, 1)
+        except OSError:
+            return False
+
     def is_at(self, path: str) -> bool:
         """Whether ``path`` leads to it now."""
         try:
@@ -373,13 +380,6 @@ class Source:
     def records(self) -> int:
         """Records framed so far."""
         return self._framer.number
-
-    def is_at_end(self, position: int) -> bool:
-        """Whether the file has nothing from ``position`` on."""
-        try:
-            return not self.file.read(position, 1)
-        except OSError:
-            return False
 
     def near_end(self, end: int) -> bytes:
         """Of what was read last, the bytes before offset ``end``, at least some of them; else none."""

@@ -164,7 +164,8 @@ class Sources:
             position=source.position,
             unpublished=source.held,
         )
-        self._let_go(source)
+        del self.open[source.identity]
+        source.file.close()
 
     def _overwrite(self, source: Source) -> None:
         del self.open[source.identity]
@@ -179,18 +180,12 @@ class Sources:
     def settle(self, checkpoints: Iterable[Checkpoint]) -> None:
         """These checkpoints are committed: let go of the files that ended, and dispose of them."""
         for done in checkpoints:
-            source = self.open.get(done.identity)
-            if not done.finished or source is None:
-                overwritten = self.overwritten.pop(done.identity, None) if done.finished else None
-                if overwritten:
-                    overwritten.source.file.close()
+            if not done.finished:
                 continue
-            if source.is_at_end(done.position) and source.file.written() == source.file.modified:
-                del self.open[done.identity]
+            if source := self.open.pop(done.identity, None):
                 self.end(source.file, done.position)
-            else:  # somebody still wrote to it
-                self._let_go(source)
-                self.scan_due = True
+            elif overwritten := self.overwritten.pop(done.identity, None):
+                overwritten.source.file.close()
 
     def add(self, source: Source) -> None:
         """Read this file, too."""
@@ -203,9 +198,13 @@ class Sources:
         self._ending.append(source)
 
     def end(self, file: OpenFile, position: int) -> None:
-        """This file is published to its end at ``position``."""
-        self._dispose(file, position)
-        self._ended[file.device, file.inode] = _signature(file.path)
+        """This file is published to its end at ``position``, unless somebody still wrote to it."""
+        signature = _signature(file.path)  # before it is looked at, so that what comes later changes it
+        if file.is_at_end(position) and file.written() == file.modified:
+            self._dispose(file, position)
+            self._ended[file.device, file.inode] = signature
+        else:
+            self.scan_due = True
         file.close()
 
     def lose(self, path: str, position: int, known: int, why: str) -> None:
@@ -238,10 +237,6 @@ class Sources:
     def forget_suspects(self, but: Collection[Inode]) -> None:
         """All that are not waiting any more."""
         self._suspects = {inode: suspect for inode, suspect in self._suspects.items() if inode in but}
-
-    def _let_go(self, source: Source) -> None:
-        del self.open[source.identity]
-        source.file.close()
 
     @property
     def unsettled(self) -> bool:
@@ -299,7 +294,7 @@ class Sources:
             file.path = path or paths.with_inode(file.path, file.inode) or file.path
         quiet_s = monotonic() - source.grown_at
         limit_s = self.settings.rotated_after_s if source.rotated else self.settings.complete_after_s
-        if limit_s and quiet_s >= limit_s and source.is_at_end(source.end) and not source.ending:
+        if limit_s and quiet_s >= limit_s and file.is_at_end(source.end) and not source.ending:
             self.finish(source)
 
     def examine_free(self, path: str) -> Found | None:

@@ -319,7 +319,7 @@ class TakeUp:
 
 def _is_at_end(file: OpenFile, known: Checkpoint) -> bool:
     """Whether a file is published to its end."""
-    return known.finished and not file.read(known.position, 1)
+    return known.finished and file.is_at_end(known.position)
 
 
 def _was_begun(known: Checkpoint) -> bool:
