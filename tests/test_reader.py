@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from schemas.errors import Problem, Unreachable
 from streams.lab.kafka import Broker
 from topics.connection import KafkaSettings
-from topics.reader import beginnings, follow, read_all, read_compacted, read_records
+from topics.reader import Compacted, beginnings, follow, read_all, read_compacted, read_records
 
 broker_needed = pytest.mark.broker
 MakeTopic = Callable[..., str]
@@ -160,6 +160,25 @@ def test_compacted_keeps_the_latest_value_and_drops_tombstones(
         producer.produce(topic, value, key)
     producer.flush(15)
     assert read_compacted(kafka, topic) == {b"a": b"2", b"c": b"1", b"d": b"9"}
+
+
+@broker_needed
+def test_what_is_made_of_the_latest_values_is_made_once_and_alone_is_held(
+    kafka: KafkaSettings, make_topic: MakeTopic
+) -> None:
+    topic = make_topic(config={"cleanup.policy": "compact"})
+    producer, made = Producer(kafka.confluent()), []
+    compacted = Compacted(kafka, topic, lambda key, value: made.append(key + value) or len(made))
+    for key, value in (("a", "1"), ("b", "1")):
+        producer.produce(topic, value, key)
+    producer.flush(15)
+    assert compacted.refresh() == {b"a": 1, b"b": 2}
+    for key, value in (("b", None), ("c", "1")):
+        producer.produce(topic, value, key)
+    producer.flush(15)
+    assert compacted.refresh() == {b"a": 1, b"c": 3}
+    assert compacted.refresh() == {b"a": 1, b"c": 3}
+    assert made == [b"a1", b"b1", b"c1"]
 
 
 @broker_needed

@@ -17,7 +17,7 @@ from tailing import HEADER, Memory, Reader, line, lines
 from schemas import profile
 from schemas.profile import load
 from streams.settings import TailSettings
-from streams.tail.checkpoint import Checkpoint
+from streams.tail.checkpoint import KEPT, Checkpoint, unpacked
 from streams.tail.recognition import begins_finished, is_intact
 from streams.tail.source import OpenFile, Source
 from streams.tail.sources import Sources
@@ -140,6 +140,23 @@ def test_what_is_appended_while_a_file_ends_is_read(tmp_path: Path, monkeypatch:
     assert reader.look() == []
     assert reader.look() == [line(2)]
     reader.sources.close()
+
+
+def test_the_checkpoint_of_a_rotated_file_that_ended_is_small(tmp_path: Path) -> None:
+    """It is kept for ever, on the topic and in the memory of each tailer."""
+    path, memory = tmp_path / "log.csv", Memory()
+    path.write_bytes(HEADER + b"".join(lines(0, 500)))
+    reader = Reader(memory, tmp_path, rotated_after_s=0.001)
+    reader.look()
+    (known,) = memory.files.values()
+    assert len(unpacked(known.kept)) == KEPT
+    path.rename(tmp_path / "log.csv.1")
+    reader.look()
+    time.sleep(0.01)
+    reader.look()
+    (known,) = memory.files.values()
+    assert (known.finished, known.kept) == (True, "")
+    assert len(known.model_dump_json()) < 1500
 
 
 def corrected(records: list[bytes], number: int = 50) -> list[bytes]:

@@ -194,12 +194,16 @@ def test_a_strange_description_under_its_own_key_costs_its_records_only() -> Non
     assert made
 
 
+def state_of(key: bytes, value: bytes) -> checkpoint.State:
+    return checkpoint.state({key: checkpoint.parsed(key, value)})
+
+
 def test_a_strange_checkpoint_is_told() -> None:
     for message in of(CHECKPOINTS.name, 1000):
         with suppress(Problem):  # and nothing else
-            checkpoint.state({message.key or b"": message.value or b""})
+            state_of(message.key or b"", message.value or b"")
     with pytest.raises(Problem, match="is no checkpoint of spotstream's"):
-        checkpoint.state({b"i": b"{}"})
+        state_of(b"i", b"{}")
 
 
 @pytest.mark.parametrize("kind", ["spot"])

@@ -2,10 +2,10 @@
 
 import logging
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from confluent_kafka import (
     Consumer,
@@ -35,6 +35,8 @@ _PARTITIONS_S = 5.0
 _SEEK_BEYOND = 20_000
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 def read_all(
@@ -144,29 +146,31 @@ def _warn(error: KafkaError) -> None:
 def read_compacted(kafka: KafkaSettings, topic: str) -> dict[bytes, bytes]:
     """The latest value of every key; keys whose latest value is a tombstone are left out."""
     latest: dict[bytes, bytes] = {}
-    _keep_latest(latest, read_all(kafka, topic))
+    _keep_latest(latest, read_all(kafka, topic), lambda _, value: value)
     return latest
 
 
-def _keep_latest(latest: dict[bytes, bytes], messages: Iterable[Message]) -> None:
+def _keep_latest(
+    latest: dict[bytes, T], messages: Iterable[Message], made: Callable[[bytes, bytes], T]
+) -> None:
     for message in messages:
         key, value = message.key() or b"", message.value()
         if value is None:
             latest.pop(key, None)
         else:
-            latest[key] = value
+            latest[key] = made(key, value)
 
 
-class Compacted:
-    """The latest value of every key of a topic, kept: each :meth:`refresh` reads only what is new."""
+class Compacted(Generic[T]):
+    """What is ``made`` of the latest key and value of every key, kept: :meth:`refresh` reads what is new."""
 
-    def __init__(self, kafka: KafkaSettings, topic: str) -> None:
-        self._kafka, self._topic, self._asker = kafka, topic, Asker(kafka)
-        self._latest: dict[bytes, bytes] = {}
+    def __init__(self, kafka: KafkaSettings, topic: str, made: Callable[[bytes, bytes], T]) -> None:
+        self._kafka, self._topic, self._asker, self._made = kafka, topic, Asker(kafka), made
+        self._latest: dict[bytes, T] = {}
         self._ends: dict[int, int] = {}
 
-    def refresh(self) -> dict[bytes, bytes]:
-        """As :func:`read_compacted`, keys in the order of their first messages. Raises what that does."""
+    def refresh(self) -> dict[bytes, T]:
+        """By key, in the order of their first messages. Raises what :func:`read_compacted` does."""
         ends = _offsets(self._kafka, self._topic, LATEST, self._asker)
         begin = [
             TopicPartition(self._topic, partition, self._ends.get(partition, 0))
@@ -180,7 +184,7 @@ class Compacted:
                 waiting = sum(ends[part.partition] - part.offset for part in begin)
                 # consume() waits until it has as many as are asked for, or for its timeout.
                 for chunk in reading.chunks(begin, ends, 1 if waiting < _FEW else _CHUNK):
-                    _keep_latest(self._latest, chunk)
+                    _keep_latest(self._latest, chunk, self._made)
         self._ends = ends
         return self._latest
 

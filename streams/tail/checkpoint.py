@@ -87,7 +87,8 @@ class Checkpoint(BaseModel):
     pending: int
     head: Stretch  #: the first bytes of the file
     recent: Stretch  #: the bytes before ``position``
-    kept: str = ""  #: those bytes themselves, up to :data:`KEPT`; deflated, base 64
+    #: Those bytes themselves, up to :data:`KEPT`, deflated, base 64; none once it was rotated away and ended.
+    kept: str = ""
     size: int = Field(0, ge=0, le=1 << 53)  #: bytes that had been seen of the file
     member: Member = START  #: of a gzip file: where reading can go on from
     link: str = ""  #: see :class:`.chain.Chain`; hex
@@ -188,7 +189,7 @@ class State(NamedTuple):
 
 def packed(data: bytes) -> str:
     """As :attr:`Checkpoint.kept` holds it."""
-    return b64encode(isal_zlib.compress(data, 1)).decode()
+    return b64encode(isal_zlib.compress(data, 1)).decode() if data else ""
 
 
 @lru_cache(512)
@@ -217,29 +218,37 @@ def read(kafka: KafkaSettings) -> State:
 
     Raises :class:`Unreachable`, and :class:`Problem` when a transaction that hides some stays open.
     """
-    return state(read_compacted(kafka, CHECKPOINTS.name))
+    latest = read_compacted(kafka, CHECKPOINTS.name)
+    return state({key: parsed(key, value) for key, value in latest.items()})
 
 
-def state(latest: dict[bytes, bytes], parsed: dict[bytes, tuple[bytes, Checkpoint]] | None = None) -> State:
-    """From the latest value of every key, in the order in which they appeared. Raises :class:`Problem`.
+def parsed(key: bytes, value: bytes) -> Checkpoint | str | None:
+    """A file's checkpoint, or who runs under a tailer's name; None where a message tells neither."""
+    try:
+        key.decode()
+        if key.startswith(CLAIM):
+            return str(orjson.loads(value)["instance"])
+        return Checkpoint.model_validate_json(value)
+    except (ValueError, LookupError, TypeError):
+        return None
 
-    ``parsed`` keeps the checkpoints for the next time, for thousands take a while.
+
+def state(latest: dict[bytes, Checkpoint | str | None]) -> State:
+    """From what is :func:`parsed` of the latest value of every key, in the order in which they appeared.
+
+    Raises :class:`Problem`.
     """
     told = State({}, {})
-    parsed = {} if parsed is None else parsed
-    for key, value in latest.items():
-        try:
-            if key.startswith(CLAIM):
-                told.claims[key[len(CLAIM) :].decode()] = str(orjson.loads(value)["instance"])
-            else:
-                if key not in parsed or parsed[key][0] is not value:
-                    parsed[key] = (value, Checkpoint.model_validate_json(value))
-                told.files[key.decode()] = parsed[key][1]
-        except (ValueError, LookupError, TypeError):
+    for key, found in latest.items():
+        if found is None:
             # To pass it over could publish a file again: perhaps it hides the checkpoint of one.
             raise Problem(
                 f"what stands under the key {key!r} is no checkpoint of spotstream's",
                 where=CHECKPOINTS.name,
                 remedy="find out who wrote it; a message without a value under that key ends it",
-            ) from None
+            )
+        if isinstance(found, str):
+            told.claims[key[len(CLAIM) :].decode()] = found
+        else:
+            told.files[key.decode()] = found
     return told

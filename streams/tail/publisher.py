@@ -50,8 +50,7 @@ class Publisher:
         self._instance = uuid4().hex
         self._abandoned = False
         self._producer = self._new(self._name)
-        self._checkpoints = Compacted(settings.kafka, CHECKPOINTS.name)
-        self._parsed: dict[bytes, tuple[bytes, Checkpoint]] = {}
+        self._checkpoints = Compacted(settings.kafka, CHECKPOINTS.name, checkpoint.parsed)
         self.partitions = 0  #: of the raw topic, once started
 
     def start(self) -> None:
@@ -61,7 +60,7 @@ class Publisher:
 
     def read(self) -> State:
         """The checkpoints as they are now."""
-        return checkpoint.state(self._checkpoints.refresh(), self._parsed)
+        return checkpoint.state(self._checkpoints.refresh())
 
     def check(self) -> State:
         """As :meth:`read`; raises :class:`Problem` when another tailer has taken the name."""

@@ -349,6 +349,8 @@ class Source:
     def checkpoint(self) -> Checkpoint:
         """Where reading stands now."""
         link, digest = self._chain.state()
+        # Of what was rotated away and has ended there is a whole copy before it goes.
+        kept = b"" if self.finished and self.rotated else self._recent
         return Checkpoint(
             identity=self.identity,
             path=self.file.path,
@@ -364,7 +366,7 @@ class Source:
             pending=self._framer.pending,
             head=Stretch.of(self._first),
             recent=Stretch.of(self._recent[-PROOF:]),
-            kept=packed(self._recent),
+            kept=packed(kept),
             size=max(self.end, self.seen),
             member=self.file.member(max(0, min(chain.start(self.position), self.position - _NEAR))),
             link=link,
