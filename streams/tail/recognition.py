@@ -71,10 +71,13 @@ class Known:
                 return known
         return None
 
-    def by_path(self, file: OpenFile, taken: Collection[str]) -> Checkpoint | None:
-        """The checkpoint of a file at this path that was replaced by one that begins as it did."""
+    def by_path(
+        self, file: OpenFile, taken: Collection[str], overwritten: Collection[str]
+    ) -> Checkpoint | None:
+        """The checkpoint of a file at this path that was replaced by one that holds what was published."""
         for known in self._paths.get(file.path, ()):
-            if known.identity not in taken and known.records and known.still_holds(file, suspect=True):
+            free = known.records and known.identity not in taken
+            if free and known.still_holds(file, suspect=known.identity in overwritten):
                 return known
         return None
 

@@ -50,7 +50,7 @@ class TakeUp:
         self._resume(lambda file: self._known.by_inode(file, self._taken(), overwritten))
         orphans = self._orphans() if self._first else []
         self._resume_renamed([known for known in orphans if known.records])
-        self._resume(lambda file: self._known.by_path(file, self._taken()))
+        self._resume(lambda file: self._known.by_path(file, self._taken(), overwritten))
         self._hold_beginnings()  # of new files, before they are taken for what another one begins
         for found in list(self._fresh):
             self._judge(found)
