@@ -159,6 +159,19 @@ def test_the_checkpoint_of_a_rotated_file_that_ended_is_small(tmp_path: Path) ->
     assert len(known.model_dump_json()) < 1500
 
 
+def test_a_claim_that_was_not_withdrawn_in_time_is_no_loss(tmp_path: Path) -> None:
+    """Who saw a file second may die before it takes its claim back; the file is read under the first one."""
+    path, memory = tmp_path / "log.csv", Memory()
+    path.write_bytes(HEADER)
+    Reader(memory, tmp_path).look()
+    (known,) = memory.files.values()
+    memory.commit([known.model_copy(update={"identity": "other"})])
+    path.write_bytes(HEADER + line(1))
+    reader = Reader(memory, tmp_path)
+    assert reader.look() == [line(1)]
+    assert reader.sources.losses == []
+
+
 def corrected(records: list[bytes], number: int = 50) -> list[bytes]:
     """These lines, one in the middle with another rate of the same length."""
     return [*records[:number], records[number].replace(b",10.00,", b",12.00,"), *records[number + 1 :]]

@@ -292,8 +292,9 @@ class TakeUp:
         sources = self._sources
         if known.identity in sources.open or known.path in sources.refused:
             return
-        # Where another file has its inode, it was written over, however much of it that one holds.
-        if (known.device, known.inode) not in sources.inodes() and recognition.is_intact(known):
+        # What was published is in none that has its inode now: it was written over, however equal that looks.
+        is_written_over = known.records and (known.device, known.inode) in sources.inodes()
+        if not is_written_over and recognition.is_intact(known):
             return
         if self._state.files[known.identity].finished or self._found_outside(known):
             return
