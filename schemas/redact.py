@@ -1,7 +1,7 @@
 """How secrets are kept out of what people see."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from urllib.parse import quote, quote_plus
 
 HIDDEN = "***"
@@ -10,10 +10,20 @@ _SHORTEST = 4  # to hide a letter would spoil every text, and it is no secret
 
 def hide(text: str, secrets: Iterable[str]) -> str:
     """``text`` without ``secrets``, as they are or as JSON and URLs would write them."""
-    forms = {form for secret in secrets if len(secret) >= _SHORTEST for form in _forms(secret)}
-    for form in sorted(forms, key=len, reverse=True):
-        text = text.replace(form, HIDDEN)
-    return text
+    return hider(secrets)(text)
+
+
+def hider(secrets: Iterable[str]) -> Callable[[str], str]:
+    """:func:`hide` for many texts."""
+    found = {form for secret in secrets if len(secret) >= _SHORTEST for form in _forms(secret)}
+    forms = sorted(found, key=len, reverse=True)
+
+    def hidden(text: str) -> str:
+        for form in forms:
+            text = text.replace(form, HIDDEN)
+        return text
+
+    return hidden
 
 
 def _forms(secret: str) -> tuple[str, ...]:

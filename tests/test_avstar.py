@@ -244,6 +244,25 @@ async def test_the_exchange_holds_what_helps_and_no_secret() -> None:
     assert "top-secret-key" not in repr(answer)
 
 
+@pytest.mark.parametrize("status", [207, 422])
+async def test_reasons_that_quote_the_secret_are_kept_without_it(status: int) -> None:
+    # Written as JSON may write it, too: the first letter is a t.
+    body = REJECTION.replace(b'"c"', b'"\\u0074op-secret-key"').replace(b'"m"', b'"not top-secret-key!"')
+    whole = b'{"accepted": 1, "duplicates": 0, "rejected": [%b]}' % body
+    async with api(status=status, body=whole) as url, client(url, "top-secret-key") as avstar:
+        answer = await send(avstar, batch(1, 2))
+    assert isinstance(answer, Booked | Refused)
+    assert answer.rejected == [{"index": 1, "code": "***", "message": "not ***!"}]
+
+
+async def test_a_secret_that_looks_like_a_count_spoils_no_booking() -> None:
+    body = b'{"accepted":5000,"duplicates":0}'
+    async with api(body=body) as url, client(url, "5000") as avstar:
+        answer = await avstar.send("k", b"", {}, 5000)
+    assert isinstance(answer, Booked)
+    assert answer.exchange["response_body"] == '{"accepted":***,"duplicates":0}'
+
+
 # -- credentials and address
 
 

@@ -40,6 +40,9 @@ def partly(*named: Any, accepted: object = 1) -> bytes:
 
 
 NO = {"index": 0, "code": "c", "message": "m"}
+HALF = http(
+    207, b'{"accepted":1,"duplicates":0,"rejected":[{"index":0,"code":"\\ud800","message":"late \\ud83d"}]}'
+)
 ANSWERS: dict[str, bytes] = {
     "nothing": b"",
     "noise": random.Random(1).randbytes(3000),
@@ -78,8 +81,7 @@ ANSWERS: dict[str, bytes] = {
     "RateLimit: nonsense": http(422, b"{}", b'RateLimit: "\xff";r=-1;t=1e400', b"RateLimit-Policy: ((("),
     "no UTF-8": http(422, b'{"message":"\xff\xfe"}'),
     "half a surrogate": http(422, b'{"message":"\\ud800","rejected":[]}'),
-    "half a surrogate, 207": http(207,
-    b'{"accepted":1,"duplicates":0,"rejected":[{"index":0,"code":"\\ud800","message":""}]}'),
+    "half a surrogate, 207": HALF,
     "a NUL in a message": http(422, b'{"message":"a\\u0000b"}'),
     "JSON nested too deep": http(422, b"[" * 100_000),
     "JSON nested too deep, 200": http(200, b'{"accepted":' * 100_000),
@@ -104,6 +106,7 @@ ANSWERS: dict[str, bytes] = {
     "422, null": refused(None),
     "422, 10,000 times": refused(*[NO | {"index": n} for n in range(10_000)]),
     "422, message an object": http(422, b'{"message":{"a":[1]}}'),
+    "422, message nested": http(422, b'{"message":%b1%b}' % (b"[" * 1020, b"]" * 1020)),
     "422, a long message": http(422, b'{"message":"%b"}' % (b"x" * 3_000_000)),
     "422, odd": http(422, '{"message":"\u2028\ufeff\U0001f4a9"}'.encode()),
 }  # fmt: skip
@@ -167,6 +170,14 @@ async def test_it_is_a_try_or_a_letter(name: str) -> None:
     if found and found.receipt and found.receipt.status == "delivered":
         receipt = found.receipt
         assert receipt.accepted + receipt.duplicates + len(receipt.rejected) == 2
+
+
+async def test_booked_with_a_message_cut_inside_an_emoji_is_delivered() -> None:
+    found = await answered(HALF)
+    assert found
+    assert found.receipt
+    assert found.receipt.status == "delivered"
+    assert found.receipt.rejected == [{"index": 0, "code": "?", "message": "late ?"}]
 
 
 async def test_whatever_is_flipped_cut_or_put_in() -> None:

@@ -11,12 +11,13 @@ nothing, or half
 The words in quotes are what :mod:`.policy` says about a status.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, Any
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -135,26 +136,38 @@ def classify(
     latency_ms: int,
     at: datetime,
     policy: Mapping[Status, Action] = MappingProxyType({}),
+    hidden: Callable[[str], str] = str,
 ) -> Answer:
     """Read the whole answer to a batch of so many records; ``headers`` ignore case, ``at`` is now, aware.
 
-    ``exchange`` holds the body as it may be shown; ``policy`` goes before :data:`.policy.POLICY`.
+    ``policy`` goes before :data:`.policy.POLICY`. ``hidden`` takes secrets out of texts that are kept: an API
+    may quote our credentials. The body itself is read as it came, or a secret of digits would spoil a count.
     """
+    said = _parsed(body)
     if status in {HTTPStatus.OK, HTTPStatus.MULTI_STATUS}:
-        answer = _booked(status, body, records, exchange, latency_ms)
+        answer = _booked(status, said, records, exchange, latency_ms)
     else:
         wait_s = retry_after_s(headers.get("Retry-After", ""), headers.get("Date", ""), at)
-        answer = _not_booked(status, action(status, policy), wait_s, exchange, latency_ms)
+        message = _message(status, said, hidden)
+        meant = action(status, policy)
+        answer = _not_booked(status, meant, message, wait_s, exchange=exchange, latency_ms=latency_ms)
         if isinstance(answer, Refused):
-            answer = replace(answer, rejected=_named(body, records))
+            answer = replace(answer, rejected=_named(said, records))
+    if isinstance(answer, Booked | Refused):
+        answer = replace(answer, rejected=[_without(hidden, one) for one in answer.rejected])
     limit = rate_limit.read(headers.get("RateLimit", ""), headers.get("RateLimit-Policy", ""))
     return replace(answer, limit=limit) if limit else answer
 
 
 def _not_booked(
-    status: int, action: Action, wait_s: float | None, exchange: Exchange, latency_ms: int
+    status: int,
+    action: Action,
+    message: str,
+    wait_s: float | None,
+    *,
+    exchange: Exchange,
+    latency_ms: int,
 ) -> Answer:
-    message = _message(status, exchange)
     match action:
         case "refuse":
             return Refused(exchange, latency_ms, status, message)
@@ -166,9 +179,26 @@ def _not_booked(
     return Unavailable(exchange, latency_ms, message, wait_s if overloaded else None, action == "retry")
 
 
-def _booked(status: int, body: bytes, records: int, exchange: Exchange, latency_ms: int) -> Answer:
+def _parsed(body: bytes) -> Any:
+    """The JSON of an answer; None when it is none.
+
+    An API that cuts a text inside an emoji writes half a surrogate, which strict parsers refuse: it becomes a
+    question mark, or an answer that says "booked" would be asked for again and again.
+    """
     try:
-        booking = _Booking.model_validate_json(body)
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        text = json.dumps(json.loads(body), ensure_ascii=False)
+        return json.loads(text.encode(errors="replace"))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _booked(status: int, said: Any, records: int, exchange: Exchange, latency_ms: int) -> Answer:
+    try:
+        booking = _Booking.model_validate(said)
     except ValidationError:
         return Unavailable(exchange, latency_ms, f"{status} with an unreadable body")
     if not booking.accounts_for(records):
@@ -177,10 +207,10 @@ def _booked(status: int, body: bytes, records: int, exchange: Exchange, latency_
     return Booked(exchange, latency_ms, status, booking.accepted, booking.duplicates, booking.rejected)
 
 
-def _named(body: bytes, records: int) -> list[RecordRejection]:
+def _named(said: Any, records: int) -> list[RecordRejection]:
     """The records that a refusal names as those at fault; empty when it names none that can be."""
     try:
-        refusal = _Refusal.model_validate_json(body)
+        refusal = _Refusal.model_validate(said)
     except ValidationError:
         return []
     named = refusal.rejected or refusal.errors
@@ -193,10 +223,12 @@ def _named(body: bytes, records: int) -> list[RecordRejection]:
     ]
 
 
-def _message(status: int, exchange: Exchange) -> str:
-    """``status`` and what the answer says about it, if it says anything; from where secrets are gone."""
-    try:
-        message = str(orjson.loads(exchange.get("response_body", ""))["message"])
-    except (orjson.JSONDecodeError, LookupError, TypeError):
-        message = ""
-    return f"{status} {message}".strip()[:_MESSAGE_CHARACTERS]
+def _without(hidden: Callable[[str], str], one: RecordRejection) -> RecordRejection:
+    return {**one, "code": hidden(one["code"]), "message": hidden(one["message"])}
+
+
+def _message(status: int, said: Any, hidden: Callable[[str], str]) -> str:
+    """``status`` and what the answer says about it, if it says anything."""
+    message = said.get("message") if isinstance(said, dict) else None
+    text = hidden(message) if isinstance(message, str) else ""
+    return f"{status} {text}".strip()[:_MESSAGE_CHARACTERS]

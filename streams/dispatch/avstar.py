@@ -9,7 +9,7 @@ from types import MappingProxyType
 import aiohttp
 
 from schemas.letter import Exchange
-from schemas.redact import HIDDEN, hide
+from schemas.redact import HIDDEN, hider
 from streams import traces
 from streams.dispatch.answer import Answer, NoToken, Unavailable, classify
 from streams.dispatch.authorization import Authorizer, TokenError, from_settings
@@ -84,9 +84,9 @@ class Avstar:
         latency_ms = _since_ms(started)
         if reply.body is None:
             return Unavailable(exchange, latency_ms, f"{reply.status} with more than {_ANSWER_BYTES} bytes")
-        # An API that quotes our credentials, in the reasons of a refusal, say, shows them to nobody.
-        said = self._hidden(reply.body.decode(errors="replace"))
-        exchange["response_body"] = said[:_BODY_CHARACTERS]
+        said = reply.body.decode(errors="replace")
+        hidden = hider(self._secrets())
+        exchange["response_body"] = hidden(said)[:_BODY_CHARACTERS]
         return classify(
             reply.status,
             reply.headers,
@@ -96,12 +96,16 @@ class Avstar:
             latency_ms=latency_ms,
             at=datetime.now(UTC),
             policy=self._policy,
+            hidden=hidden,
         )
 
     def _hidden(self, text: str) -> str:
         # Bytes of a header that are no UTF-8 come as surrogates, which no dead letter could be written with.
         text = text.encode(errors="backslashreplace").decode()
-        return hide(text, [*self._authorizer.secrets(), *self._pool.secrets()])
+        return hider(self._secrets())(text)
+
+    def _secrets(self) -> list[str]:
+        return [*self._authorizer.secrets(), *self._pool.secrets()]
 
 
 def _since_ms(started: float) -> int:
