@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.dispatch.pace import Pace
-from streams.dispatch.rate_limit import RateLimit
+from streams.dispatch.rate_limit import RateLimit, read
+from streams.dispatch.retry_after import CAP_S
 
 
 class Clock:
@@ -147,6 +148,22 @@ def test_the_api_s_own_ceiling_is_kept_where_it_is_lower() -> None:
     slow = Pace(30, clock)
     slow.learn(RateLimit(float("inf"), 0, 60))
     assert most_in(sent(clock, slow, clock.now + 120), 60) <= 30
+
+
+@pytest.mark.parametrize(
+    "policy", ['"a";q=1;w=600', '"d";q=1;w=31536000', '"burst";q=60;w=60, "month";q=10000;w=2592000']
+)
+@pytest.mark.parametrize("left", ["", '"d";r=1;t=31536000', '"month";r=3;t=999999'])
+def test_no_policy_of_the_api_s_stops_it_for_good(policy: str, left: str) -> None:
+    clock = Clock()
+    pace = Pace(0, clock)
+    pace.take(1 / 64)
+    if told := read(left, policy):
+        pace.learn(told)
+    for _ in range(3):
+        assert pace.wait_s <= CAP_S
+        clock.now += pace.wait_s
+        pace.enter()
 
 
 def test_what_is_left_is_spread_over_the_time_that_is_left() -> None:

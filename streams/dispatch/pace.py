@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 
 from streams.dispatch.rate_limit import RateLimit
+from streams.dispatch.retry_after import CAP_S
 
 _MINUTE_S = 60.0
 
@@ -36,12 +37,15 @@ class Pace:
 
     @property
     def interval_s(self) -> float:
-        """Between two requests; 0 while no ceiling is known."""
-        requests = min(self._own, self._told) * self._share * _USED
+        """Between two requests; 0 while no ceiling is known. What the API told makes it CAP_S at the most."""
+        slowed_s = self._slowed_s if self._clock() < self._slowed_until else 0.0
+        return max(self._spacing_s(self._own), min(self._spacing_s(self._told), CAP_S), slowed_s)
+
+    def _spacing_s(self, per_minute: float) -> float:
+        requests = per_minute * self._share * _USED
         # Whole requests a minute, and a little over a minute for them: then no minute holds one more.
         whole = requests if math.isinf(requests) else math.floor(requests) or requests
-        slowed_s = self._slowed_s if self._clock() < self._slowed_until else 0.0
-        return max((_MINUTE_S + _LATE_S) / whole, slowed_s)
+        return (_MINUTE_S + _LATE_S) / whole
 
     @property
     def paused_s(self) -> float:

@@ -13,17 +13,22 @@ class RateLimit(NamedTuple):
 
     remaining: float  #: requests that are left for ``reset_s``; infinite: it did not say
     reset_s: float  #: seconds until the quota is whole again
-    per_minute: float  #: the quota, scaled to a minute; infinite: it did not say
+    per_minute: float  #: the quota of a short window, scaled to a minute; infinite: it did not say
 
 
 def read(limit: str, policy: str) -> RateLimit | None:
     """Read both fields (empty: not there); None when neither says anything that can be understood.
 
     A field that is malformed counts as absent, as RFC 9651 asks for. Quotas of anything but requests are
-    passed over.
+    passed over. So are the windows of those longer than :data:`.retry_after.CAP_S`: spread over a month, a
+    monthly quota would leave minutes between two requests from its first day on. What is left of one counts.
     """
     policies = {name: given for name, given in _items(policy) if given.get("qu", "requests") == "requests"}
-    quotas = [given["q"] * 60 / given["w"] for given in policies.values() if _positive(given, "q", "w")]
+    quotas = [
+        given["q"] * 60 / given["w"]
+        for given in policies.values()
+        if _positive(given, "q", "w") and given["w"] <= CAP_S
+    ]
     lefts = [
         (given["r"], min(CAP_S, given["t"]))
         for name, given in _items(limit)
