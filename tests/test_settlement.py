@@ -12,6 +12,7 @@ from streams.dispatch.delivery import Delivered
 from streams.dispatch.halving import Ended
 from streams.dispatch.message import Message, RawOriginal
 from streams.dispatch.settlement import malformed, settle
+from topics.catalogue import RECEIPTS
 
 EXCHANGE = Exchange(method="POST", url="http://avstar/v2/ingest", status=207, request_headers={})
 #: Records 10, 11 and 14 of the raw partition 5; 12 was rejected before, 13 is a transaction's marker.
@@ -123,6 +124,21 @@ def test_rejected_records_become_letters_of_their_own():
         assert (letter.placement_hash, letter.idempotency_key) == (HASHES[index], BATCH.key)
         assert letter.reasons == [{"field": "", "value": "no_contract", "rule": "none"}]
         assert letter.exchange == EXCHANGE
+
+
+@pytest.mark.parametrize("text", ["x", '"', "\0", "é", "\U0001f4a9"])
+def test_the_receipt_of_ten_thousand_rejections_fits_into_its_topic(text):
+    """Whatever Avstar says, however long: a receipt that a broker refuses would be tried again for ever."""
+    bodies = [b'{"avail_id":"A-%d","record_type":"avail"}' % number for number in range(10_000)]
+    batch = build([(placement_hash(body), body) for body in bodies])
+    rejected = [{"index": index, "code": text * 2000, "message": text * 2000} for index in range(10_000)]
+    source = Source(5, 10, 10_009, 10_000, "0-9999")
+    answer = Booked(EXCHANGE, 12, 207, 0, 0, rejected)
+    receipt = settle(Message(batch, source, {}), ended(answer), {}).receipt
+    assert len(receipt.dlq) == len(receipt.rejected) == 10_000
+    assert len(receipt.dump()) < RECEIPTS.max_message_bytes
+    if text.isprintable():
+        assert receipt.rejected[0]["code"].startswith(text * 16)
 
 
 def test_a_rejected_record_whose_raw_one_is_gone_keeps_what_was_sent():

@@ -99,6 +99,7 @@ ANSWERS: dict[str, bytes] = {
     "207, an index twice": partly(NO, NO, accepted=0),
     "207, no list": partly(accepted=1)[:-3] + b"{} ",
     "207, code a list": partly(NO | {"code": []}),
+    "207, a long code": partly(NO | {"code": "x" * 3_000_000, "message": "y" * 3_000_000}),
     "207, a long message": partly(NO | {"message": "é" * 3_000_000}),
     "422, index -1": refused(NO | {"index": -1}),
     "422, index 9": refused(NO | {"index": 9}),

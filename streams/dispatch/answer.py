@@ -29,6 +29,7 @@ from streams.dispatch.rate_limit import RateLimit
 from streams.dispatch.retry_after import retry_after_s
 
 _MESSAGE_CHARACTERS = 500
+_REJECTION_CHARACTERS = 2000  # of its code and its message: a dead letter has to fit into its topic
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +225,8 @@ def _named(said: Any, records: int) -> list[RecordRejection]:
 
 
 def _without(hidden: Callable[[str], str], one: RecordRejection) -> RecordRejection:
-    return {**one, "code": hidden(one["code"]), "message": hidden(one["message"])}
+    code, message = (hidden(one[name])[:_REJECTION_CHARACTERS] for name in ("code", "message"))
+    return {**one, "code": code, "message": message}
 
 
 def _message(status: int, said: Any, hidden: Callable[[str], str]) -> str:

@@ -20,8 +20,8 @@ from streams.dispatch.message import Message, RawOriginal
 from streams.recovery.letters import write
 from topics.catalogue import DLQ, RECEIPTS
 
-#: Of a rejection's message, on receipts: ten thousand of them have to fit into one.
-_MESSAGE_CHARACTERS = 200
+#: Of a rejection's code and message, on receipts: ten thousand of them have to fit into one.
+_CODE_BYTES, _MESSAGE_BYTES = 64, 200
 
 
 class Settlement(NamedTuple):
@@ -200,7 +200,14 @@ def _records(message: Message) -> list[dict[str, Any]]:
 
 
 def _shortened(rejection: RecordRejection) -> RecordRejection:
-    return {**rejection, "message": rejection["message"][:_MESSAGE_CHARACTERS]}
+    code, message = _cut(rejection["code"], _CODE_BYTES), _cut(rejection["message"], _MESSAGE_BYTES)
+    return {**rejection, "code": code, "message": message}
+
+
+def _cut(text: str, most_bytes: int) -> str:
+    """Its beginning, without control characters: JSON needs six bytes for one, two at the most for others."""
+    shown = "".join(filter(str.isprintable, text[: 2 * most_bytes]))
+    return shown.encode()[:most_bytes].decode(errors="ignore")
 
 
 def _rejected(
