@@ -9,6 +9,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
+from schemas.errors import Problem
 from topics.admin import denial, unwritable
 from topics.catalogue import DLQ
 from topics.connection import KafkaSettings
@@ -25,6 +26,9 @@ _LOST = frozenset(
         KafkaError.REBALANCE_IN_PROGRESS,
     }
 )
+
+#: A broker that refuses a record so will refuse it again.
+_REFUSED = frozenset({KafkaError.INVALID_RECORD, KafkaError.MSG_SIZE_TOO_LARGE})
 
 #: Messages that may wait to be sent.
 QUEUE = 1_000_000
@@ -114,7 +118,8 @@ class TransactionalProducer:
         """Commit what ``produce`` sends together with the ``offsets`` of ``group`` (its metadata, as bytes).
 
         Raises :class:`OwnershipLostError`, :class:`AbandonedError`, :class:`AbortedError`, ``Denied`` where
-        an ACL is missing, or ``KafkaException`` for what is beyond repair.
+        an ACL is missing, ``Problem`` where a topic does not take a record, or ``KafkaException`` for what is
+        beyond repair.
         """
         try:
             self._producer.begin_transaction()
@@ -125,7 +130,8 @@ class TransactionalProducer:
         except KafkaException as told:
             exception = self._reason(told)
             self._raise_if_denied(exception.args[0], produce)
-            raise self._aborted(exception) from None
+            aborted = self._aborted(exception)
+            raise self._refused(exception.args[0], produce) or aborted from None
 
     def _send_offsets(self, offsets: list[TopicPartition], group: bytes) -> None:
         def send() -> None:
@@ -178,12 +184,20 @@ class TransactionalProducer:
     def _raise_if_denied(self, error: KafkaError, produce: Callable[[Any], None] = lambda _: None) -> None:
         """An ACL that is missing stays missing: to try again would take for ever."""
         if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-            written = _Topics()
-            produce(written)
-            raise unwritable(self._kafka, written.names)
+            raise unwritable(self._kafka, _written(produce))
         ours = f"of {self.transactional_id}"
         if denied := denial(error, self._kafka, ours, ours):
             raise denied
+
+    def _refused(self, error: KafkaError, produce: Callable[[Any], None]) -> Problem | None:
+        """What to raise where another try would end as this one did; None where it may end otherwise."""
+        if error.code() not in _REFUSED:
+            return None
+        return Problem(
+            f"a record is refused, and would be again ({error.str()})",
+            where=", ".join(sorted(_written(produce))),
+            remedy="see whether `spotstream topics plan` finds the topics to differ",
+        )
 
     def _aborted(self, exception: Exception) -> Exception:
         """What to raise for it, the transaction aborted where that is what it wants."""
@@ -204,6 +218,13 @@ class TransactionalProducer:
         """Give up a transaction that may be under way; the next owner's fence aborts it. Thread-safe."""
         self._abandoned.set()
         self._producer.purge()
+
+
+def _written(produce: Callable[[Any], None]) -> set[str]:
+    """The topics that ``produce`` writes to."""
+    topics = _Topics()
+    produce(topics)
+    return topics.names
 
 
 class _Topics:
