@@ -189,6 +189,7 @@ def test_pods_are_confined_probed_and_set_rightly(manifest: Path) -> None:
             continue
         pod = one["spec"]["template"]["spec"]
         (container,) = pod["containers"]
+        assert pod["enableServiceLinks"] is False  # their variables look like settings that nobody knows
         assert pod["securityContext"]["runAsNonRoot"]
         assert pod["securityContext"]["runAsUser"] == 10001  # the image's
         assert container["securityContext"]["readOnlyRootFilesystem"]
