@@ -1,8 +1,9 @@
-"""What holds wherever we connect or listen: which hosts are this machine, and TLS with files of one's own."""
+"""What holds wherever we connect or listen: what addresses may say, and TLS with files of one's own."""
 
 import ssl
 from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from schemas.errors import UsageError
 
@@ -13,6 +14,24 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def anonymous(url: str) -> str:
+    """``url``, or several with commas between them. Raises ``ValueError`` where one holds credentials.
+
+    Whoever logs an address would log them; there are settings for them.
+    """
+    for one in url.split(","):
+        parts = urlsplit(one if "://" in one else f"//{one}")
+        if parts.username or parts.password:
+            raise ValueError("an address holds no credentials")
+    return url
+
+
+def in_clear(url: str) -> bool:
+    """Whether what is sent to ``url`` (or several) leaves this machine so that others can read it."""
+    addresses = [urlsplit(one) for one in url.split(",")]
+    return any(one.scheme == "http" and not is_loopback(one.hostname or "") for one in addresses)
 
 
 def tls(

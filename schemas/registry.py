@@ -8,9 +8,10 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from schemas.errors import Problem, Unreachable, UsageError
+from schemas.network import anonymous
 from schemas.redact import hide
 from schemas.secret import Secret
 
@@ -27,10 +28,7 @@ class RegistrySettings(BaseModel):
     cafile: Path | None = Field(None, description="PEM file with the authority of the registry's certificate")
     timeout_s: float = Field(10.0, gt=0, description="how long a request may take")
 
-
-def _without_secrets(url: str) -> str:
-    scheme, mark, rest = url.rpartition("://")
-    return f"{scheme}{mark}{rest.rpartition('@')[2]}"
+    _anonymous = field_validator("url")(anonymous)
 
 
 _T = TypeVar("_T")
@@ -53,7 +51,7 @@ class Registry:
         # The client takes a third of a second to import, and most commands need no registry.
         from confluent_kafka.schema_registry import SchemaRegistryClient  # noqa: PLC0415
 
-        self._where = _without_secrets(settings.url)
+        self._where = settings.url
         self._secrets: tuple[str, ...] = ()
         config: dict[str, Any] = {
             "url": settings.url,

@@ -3,9 +3,17 @@
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -14,6 +22,7 @@ from pydantic_settings import (
 )
 
 from schemas.errors import UsageError
+from schemas.network import anonymous, in_clear
 from schemas.registry import RegistrySettings
 from streams.dispatch.policy import Action, Status
 from topics.connection import KafkaSettings
@@ -55,7 +64,9 @@ class AvstarSettings(_Section):
     keepalive_s: float = Field(60.0, gt=0, description="how long an idle connection is kept")
     dns_cache_s: float = Field(30.0, ge=1, description="how long an address that was looked up is used")
     plain_http: bool = Field(
-        False, description="allow http addresses beyond this machine; credentials cross the network readable"
+        False,
+        description="allow http addresses beyond this machine, the registry's with a password too; "
+        "credentials cross the network readable",
     )
     ssl_cafile: Path | None = Field(
         None, description="PEM file with the only authority that is trusted; none: the system's"
@@ -205,6 +216,8 @@ class WorkerSettings(_Section):
         description="of the other role's pages, such as `http://host:6067`; empty: the port beside ours",
     )
 
+    _anonymous = field_validator("peer_url")(anonymous)
+
 
 class LogSettings(_Section):
     """The ``log`` section."""
@@ -222,6 +235,8 @@ class TracesSettings(_Section):
         description="OTLP over HTTP, such as `http://localhost:4318`; empty: nowhere",
     )
     timeout_s: float = Field(5.0, gt=0, le=60, description="for an export")
+
+    _anonymous = field_validator("endpoint")(anonymous)
 
 
 class Settings(BaseSettings):
@@ -242,6 +257,16 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     log: LogSettings = LogSettings()
     traces: TracesSettings = TracesSettings()
+
+    @model_validator(mode="after")
+    def _readable_by_nobody(self) -> Self:
+        if self.registry.username and in_clear(self.registry.url) and not self.avstar.plain_http:
+            raise UsageError(
+                "the password would cross the network in the clear",
+                where="setting registry.url",
+                remedy="use https, or set avstar.plain_http where the network is trusted",
+            )
+        return self
 
     @classmethod
     def settings_customise_sources(

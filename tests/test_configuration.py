@@ -88,7 +88,6 @@ def test_neither_command_tells_a_secret(run: Run) -> None:
     Path("key").write_text("canary-in-a-file\n")
     canaries = CANARIES | {
         "AVSTAR__PROXY": "http://someone:canary@in@proxy:3128",
-        "REGISTRY__URL": "https://someone:canary-url@registry/x",
         "AVSTAR__OAUTH_CLIENT_SECRET_FILE": "key",
     }
     del canaries["AVSTAR__API_KEY"]

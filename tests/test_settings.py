@@ -56,6 +56,31 @@ def test_a_wrong_file_is_named(tmp_path, text, named):
         load()
 
 
+@pytest.mark.parametrize("name", ["registry.url", "worker.peer_url", "traces.endpoint"])
+@pytest.mark.parametrize(
+    "url",
+    ["http://me:hush@host:80", "https://hush@host/x", "http://host,http://me:hush@other", "http://[::1"],
+)
+def test_an_address_with_credentials_is_refused_and_not_shown(name, url):
+    section, _, setting = name.partition(".")
+    with pytest.raises(UsageError, match=re.escape(name)) as caught:
+        load({section: {setting: url}})
+    assert "hush" not in str(caught.value)
+
+
+def test_a_registry_s_password_does_not_cross_the_network_in_the_clear():
+    """Unless nobody else is on it: ``avstar.plain_http``."""
+    registry = {"url": "http://registry:8081", "username": "me", "password": "hush"}
+    with pytest.raises(UsageError, match=r"registry\.url.*https, or set avstar\.plain_http"):
+        load({"registry": registry})
+    assert load({"registry": registry, "avstar": {"plain_http": True}})
+    assert load({"registry": registry | {"username": ""}})
+    for url in ("https://registry", "http://localhost:8081", "http://[::1]:8081", "http://127.0.0.1"):
+        assert load({"registry": registry | {"url": url}})
+    with pytest.raises(UsageError, match=r"registry\.url"):
+        load({"registry": registry | {"url": "https://registry,http://other"}})
+
+
 def test_every_setting_is_documented_with_its_default():
     text = DOCS.read_text()
     for section, field in Settings.model_fields.items():

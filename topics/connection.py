@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from schemas.errors import UsageError
-from schemas.network import is_loopback, tls
+from schemas.network import anonymous, in_clear, tls
 from schemas.secret import Secret
 
 #: librdkafka insists on a group for each consumer. Nobody joins this one, but its coordinator is asked for.
@@ -73,14 +73,9 @@ class KafkaSettings(BaseModel):
     @field_validator("oauth_token_url")
     @classmethod
     def _readable_by_nobody(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if url and not (
-            parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
-        ):
+        if url and (urlsplit(url).scheme not in {"http", "https"} or in_clear(url)):
             raise ValueError("the secret would cross the network in the clear, use https")
-        if parts.username or parts.password:
-            raise ValueError("an address holds no credentials")
-        return url
+        return anonymous(url)
 
     @model_validator(mode="after")
     def _provable(self) -> Self:
