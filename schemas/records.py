@@ -55,8 +55,11 @@ Advertiser = Annotated[
 Code = Annotated[str, Field(description="must be one of the profile's codes")]
 Currency = Annotated[str, Field(description="must be an ISO 4217 currency")]
 Date = Annotated[str, Field(description="must be a date in the profile's format")]
-Month = Annotated[
-    str, Field(pattern=r"^20[0-9][0-9]-(0[1-9]|1[0-2])$", description="must be a broadcast month, YYYY-MM")
+Month = Annotated[  # not \d: it takes the digits of all scripts
+    str,
+    Field(
+        pattern=r"^(19|20|21)[0-9][0-9]-(0[1-9]|1[0-2])$", description="must be a broadcast month, YYYY-MM"
+    ),
 ]
 Time = Annotated[str, Field(description="must be a time of the broadcast day")]
 Instant = Annotated[str, Field(description="must be an instant")]
@@ -119,10 +122,7 @@ class Billing(_Common):
     invoice_id: Id
     line_no: Line
     spot_id: SpotId
-    billing_period: Annotated[
-        str,
-        Field(pattern=r"^(19|20|21)\d\d-(0[1-9]|1[0-2])$", description="must be a broadcast month, YYYY-MM"),
-    ]
+    billing_period: Month
     billing_code: Code
     gross_minor: Money
     agency_commission_minor: Money

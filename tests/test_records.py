@@ -98,6 +98,7 @@ def using(**changes: Any) -> Normalizer:
         ("billing_period", "2026-03", "2026-03"),
         ("billing_period", "2026-13", "refused"),
         ("billing_period", "2026-3", "refused"),
+        ("billing_period", "20\u0662\u0666-03", "refused"),  # Arabic-Indic digits
         ("billing_period", "03/2026", "refused"),
         ("broadcast_date", "03/09/2026", "2026-03-09"),
         ("broadcast_date", "02/29/2024", "2024-02-29"),
