@@ -1,9 +1,10 @@
 """Settings: ``spotstream.toml``, overridden by ``SPOTSTREAM_SECTION__NAME``, overridden by flags."""
 
+import json
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self, cast, get_origin
 
 from pydantic import (
     BaseModel,
@@ -285,7 +286,7 @@ def load(overrides: dict[str, dict[str, Any]] | None = None) -> Settings:
 
     Raises :class:`UsageError` that names the wrong or unknown setting.
     """
-    _refuse_unknown_environment()
+    _check_environment()
     try:
         return Settings(**cast("dict[str, Any]", overrides or {}))
     except ValidationError as error:
@@ -295,12 +296,25 @@ def load(overrides: dict[str, dict[str, Any]] | None = None) -> Settings:
         raise UsageError(
             what, where=f"setting {name}", remedy="see the settings in docs/settings.md"
         ) from None
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"not valid TOML: {error}", where=str(Path(FILE).resolve())) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        what, remedy = _why_unread(error)
+        raise UsageError(what, where=str(Path(FILE).resolve()), remedy=remedy) from None
 
 
-def _refuse_unknown_environment() -> None:
-    for variable in os.environ:
+def _why_unread(error: Exception) -> tuple[str, str]:
+    """What is wrong with the file, and what to do."""
+    match error:
+        case UnicodeDecodeError():
+            byte = error.object[error.start]
+            return f"not UTF-8: the byte {byte:#04x} at {error.start}", "save it in UTF-8"
+        case OSError():
+            return f"cannot be read: {error.strerror}", "let this user read it"
+    return f"not valid TOML: {error}", "see docs/settings.md"
+
+
+def _check_environment() -> None:
+    """Refuse what pydantic passes over or does not name: variables of no setting, tables that are no JSON."""
+    for variable, value in os.environ.items():
         if not variable.upper().startswith(PREFIX):
             continue
         section, _, name = variable[len(PREFIX) :].lower().partition("__")
@@ -308,3 +322,9 @@ def _refuse_unknown_environment() -> None:
         fields = getattr(field.annotation, "model_fields", {}) if field else {}
         if name not in fields:
             raise UsageError("no such setting", where=variable, remedy="names are SPOTSTREAM_SECTION__NAME")
+        if get_origin(fields[name].annotation) is dict:
+            try:
+                json.loads(value)
+            except ValueError as error:
+                remedy = """write a table as {"404": "retry"}"""
+                raise UsageError(f"not valid JSON: {error}", where=variable, remedy=remedy) from None

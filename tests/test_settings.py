@@ -34,6 +34,9 @@ def test_environment_overrides_the_file_and_flags_override_both(tmp_path, monkey
         ("SPOTSTREAM_BATCH__RECORDS", "many", "batch.records"),
         ("SPOTSTREAM_BATCH__RECRODS", "5000", "SPOTSTREAM_BATCH__RECRODS"),
         ("SPOTSTREAM_NOPE__X", "1", "SPOTSTREAM_NOPE__X"),
+        ("SPOTSTREAM_DISPATCH__POLICY", "{404", "SPOTSTREAM_DISPATCH__POLICY: not valid JSON"),
+        ("SPOTSTREAM_DISPATCH__POLICY", "", "SPOTSTREAM_DISPATCH__POLICY: not valid JSON"),
+        ("spotstream_dispatch__policy", "[]", "dispatch.policy"),
     ],
 )
 def test_a_wrong_variable_is_named(monkeypatch, variable, value, named):
@@ -47,12 +50,19 @@ def test_a_wrong_variable_is_named(monkeypatch, variable, value, named):
     [
         ("[batch]\nrecrods = 5000\n", "batch.recrods"),
         ("[nope]\nx = 1\n", "nope"),
-        ("[batch\n", "spotstream.toml"),
+        ("[batch\n", "spotstream.toml: not valid TOML"),
+        ("[tail]\nname = 'é'\n", "spotstream.toml: not UTF-8: the byte 0xe9 at 15; save it in UTF-8"),
     ],
 )
 def test_a_wrong_file_is_named(tmp_path, text, named):
-    (tmp_path / "spotstream.toml").write_text(text)
+    (tmp_path / "spotstream.toml").write_text(text, "latin-1")
     with pytest.raises(UsageError, match=re.escape(named)):
+        load()
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "spotstream.toml").symlink_to("/proc/self/mem")  # a file, but not at its beginning
+    with pytest.raises(UsageError, match=r"cannot be read: .*; let this user read it"):
         load()
 
 
