@@ -17,6 +17,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict, get_type_hints  # pydantic needs this one before Python 3.12
 
 from schemas.columns import Column, Columns
+from schemas.errors import UsageError
 from schemas.hashes import Canonical
 from schemas.letter import Reason
 
@@ -183,6 +184,18 @@ Verdict = Valid | Invalid
 #: The models by kind.
 MODELS: dict[Kind, Any] = {"spot": Spot, "avail": Avail, "billing": Billing, "makegood": Makegood}
 KINDS: tuple[Kind, ...] = tuple(MODELS)
+
+
+def kind_named(name: str, also: tuple[str, ...] = ()) -> Kind:
+    """The kind that a person calls so, or by its plural.
+
+    Raises :class:`UsageError`, which names the kinds and what ``also`` would have been right.
+    """
+    for kind in KINDS:
+        if name.lower() in (kind, f"{kind}s"):
+            return kind
+    raise UsageError("no such kind of record", where=name, remedy=f"one of {', '.join((*KINDS, *also))}")
+
 
 #: By kind: the JSON schema of its model.
 SCHEMAS: dict[Kind, dict[str, Any]] = {

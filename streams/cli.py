@@ -250,7 +250,9 @@ def replay(
     file: Annotated[
         str, typer.Option(help="Only batches with records of this file's path, or its end.")
     ] = "",
-    kind: Annotated[str, typer.Option(help="Only batches with records of this kind.")] = "",
+    kind: Annotated[
+        str, typer.Option(help="Only batches with spot, avail, billing or makegood records.")
+    ] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent, send nothing.")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Begin anew what was interrupted.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one object.")] = False,

@@ -10,9 +10,8 @@ from typing import NamedTuple
 from confluent_kafka import Message
 
 from schemas.codec import Codec, schema_id
-from schemas.errors import UsageError
 from schemas.hashes import Canonical
-from schemas.records import KINDS, Kind
+from schemas.records import Kind, kind_named
 from schemas.registry import Registry, UnknownSchema
 from streams import log
 from streams.settings import Settings
@@ -66,7 +65,7 @@ def chunks(
     Raises :class:`schemas.errors.UsageError` for another kind, :class:`schemas.errors.Unreachable` when
     the broker or the registry is not there, :class:`schemas.errors.Problem` when there is no such topic.
     """
-    decoder = _Decoder(_kind(kind), Registry(settings.registry))
+    decoder = _Decoder(kind_named(kind), Registry(settings.registry))
     return _decoded(decoder, settings, since, follow)
 
 
@@ -77,13 +76,6 @@ def _decoded(
     with closing(read(settings.kafka, VALIDATED[decoder.kind].name, since)) as messages:
         for chunk in messages:
             yield [record for message in chunk if (record := decoder.record(message)) is not None]
-
-
-def _kind(name: str) -> Kind:
-    for kind in KINDS:
-        if name.lower() in (kind, f"{kind}s"):
-            return kind
-    raise UsageError("no such kind of record", where=name, remedy=f"one of {', '.join(KINDS)}")
 
 
 class _Decoder:

@@ -1,9 +1,11 @@
 """The pages that are made of the code, the commands' help, and completion in bash."""
 
+import json
 import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -14,7 +16,9 @@ from reference import commands
 
 from schemas.batch import HEADERS, Source, build
 from schemas.letter import DeadLetter, Receipt
+from streams.cli import main
 from streams.dispatch.message import REDRIVE_OF, REJECTED_BEFORE, REPLAY
+from streams.recovery import deadletters
 
 _BIN = Path(sys.executable).parent
 _DOCS = Path(__file__).parent.parent / "docs"
@@ -29,6 +33,22 @@ def bash(script: str, home: Path) -> str:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+Run = Callable[..., tuple[object, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """A command in this process: its status, what it prints, and what it says is wrong."""
+
+    def run(*arguments: str) -> tuple[object, str, str]:
+        monkeypatch.setattr("sys.argv", ["spotstream", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code, *capsys.readouterr()
+
+    return run
 
 
 def test_the_version_is_told(tmp_path: Path) -> None:
@@ -92,3 +112,25 @@ def test_bash_completes(tmp_path: Path, way: str) -> None:
     assert topics == {"plan", "apply"}
     assert tail == {"--once"}
     assert role == {"validate"}
+
+
+@pytest.mark.parametrize("command", [("replay", "--since", "1d"), ("dlq", "list")])
+def test_a_kind_that_there_is_not_is_refused_and_not_looked_for(run: Run, command: tuple[str, ...]) -> None:
+    status, out, err = run(*command, "--kind", "promo")
+    assert (status, out) == (2, "")
+    (line,) = err.splitlines()
+    assert line.startswith("spotstream: promo: no such kind of record; one of spot, avail, billing, makegood")
+    assert line.endswith("record, batch") == (command[0] == "dlq")
+
+
+def test_kinds_of_letters_are_those_of_records_as_people_call_them_and_two_more(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    letters = [
+        deadletters.Summary(key, kind, "dispatch", "refused", record_type, 1, (), 1, "")
+        for key, kind, record_type in [("a", "record", "spot"), ("b", "record", "avail"), ("c", "batch", "")]
+    ]
+    monkeypatch.setattr(deadletters, "summaries", lambda _: letters)
+    for kind, keys in {"spots": "a", "Avail": "b", "record": "ab", "batch": "c", "": "abc"}.items():
+        status, out, _ = run("dlq", "list", "--json", "--kind", kind)
+        assert (status, [json.loads(line)["key"] for line in out.splitlines()]) == (0, list(keys))

@@ -12,7 +12,7 @@ from schemas.batch import plain
 from schemas.descriptor import Descriptor
 from schemas.errors import Problem
 from schemas.letter import DeadLetter, Reason
-from schemas.records import column
+from schemas.records import column, kind_named
 from streams import moment
 from streams.console import console, safe
 from streams.formats import catalogue as formats
@@ -24,6 +24,7 @@ from topics.connection import KafkaSettings
 
 #: Rows in the table; ``--json`` has all.
 _SHOWN = 200
+_LETTERS = "record", "batch"  #: kinds of dead letters
 _BODY_SHOWN = 4000  #: characters of a batch's body
 
 
@@ -77,7 +78,12 @@ def _between(text: str, after: datetime | None, before: datetime | None) -> bool
 
 
 def list_letters(settings: Settings, wanted: Filter, *, as_json: bool) -> None:
-    """Print the open dead letters that match, those of one file together."""
+    """Print the open dead letters that match, those of one file together.
+
+    Raises :class:`UsageError` for a kind that there is not, or what is no moment.
+    """
+    if wanted.kind not in ("", *_LETTERS):
+        wanted = wanted._replace(kind=kind_named(wanted.kind, _LETTERS))
     found = wanted.of(summaries(settings.kafka))
     found.sort(key=lambda letter: (letter.files, letter.number, letter.last_failure))
     if as_json:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from schemas.errors import UsageError
+from schemas.records import kind_named
 from streams import moment
 from streams.console import console, safe
 from streams.recovery import receipts
@@ -65,6 +66,8 @@ class Arguments(NamedTuple):
 def run(settings: Settings, arguments: Arguments, *, dry_run: bool, restart: bool, as_json: bool) -> int:
     """Send, and tell what came of it; the exit status is 1 when a batch could not be sent any more."""
     arguments.check()
+    if arguments.kind:
+        arguments = arguments._replace(kind=kind_named(arguments.kind))
     bookmark = Bookmark(settings.kafka, "\0".join((*arguments[:2], *arguments.offsets, *arguments[3:])))
     if not dry_run:
         bookmark.fence()
