@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -446,13 +446,25 @@ def bench(
     run(names or [], records, runs, as_json=json, picture=plot)
 
 
+def _wrong_usage(error: typer.TyperException) -> int:
+    """Say what is wrong with the command line, in one line and not in typer's six; gives the exit status."""
+    context: Any = getattr(error, "ctx", None)
+    where = context.command_path if context else "spotstream"
+    # It is empty where a command without arguments has printed its help.
+    if what := " ".join(error.format_message().split()).rstrip("."):
+        print(f"{where}: {what}; see `{where} --help`", file=sys.stderr)
+    return error.exit_code
+
+
 def main() -> None:
     """Run a command. What goes wrong is one line on stderr and an exit status; --debug adds the traceback."""
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
+    except typer.TyperException as error:
+        sys.exit(_wrong_usage(error))
     except BrokenPipeError:
         # Whoever read our output has enough of it; the flush at the interpreter's end must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

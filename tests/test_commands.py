@@ -134,3 +134,43 @@ def test_kinds_of_letters_are_those_of_records_as_people_call_them_and_two_more(
     for kind, keys in {"spots": "a", "Avail": "b", "record": "ab", "batch": "c", "": "abc"}.items():
         status, out, _ = run("dlq", "list", "--json", "--kind", kind)
         assert (status, [json.loads(line)["key"] for line in out.splitlines()]) == (0, list(keys))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["tail"], "spotstream tail: Missing argument 'PATH…'"),
+        (["tail", "--onec", "x"], "spotstream tail: No such option: --onec"),
+        (["nope"], "spotstream: No such command 'nope'"),
+        (["dlq", "--nope"], "spotstream dlq: No such option: --nope"),
+        (["dlq", "discard", "k"], "spotstream dlq discard: Missing option '--why'"),
+        (
+            ["generate", "--records", "x"],
+            "spotstream generate: Invalid value for '--records': Input should be",
+        ),
+        (["audit", "--debug", "x"], "spotstream audit: Got unexpected extra argument(s) (x)"),
+    ],
+)
+def test_wrong_usage_is_one_line_that_says_where_help_is(run: Run, arguments: list[str], said: str) -> None:
+    status, out, err = run(*arguments)
+    assert (status, out) == (2, "")
+    (line,) = err.splitlines()
+    assert line.startswith(said)
+    assert line.endswith(f"; see `{said.partition(':')[0]} --help`")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"), [([], 2), (["dlq"], 2), (["dlq", "--help"], 0), (["--version"], 0)]
+)
+def test_help_is_help_and_not_an_error(run: Run, arguments: list[str], status: int) -> None:
+    found, out, err = run(*arguments)
+    assert (found, err) == (status, "")
+    assert "spotstream" in out
+
+
+def test_ctrl_c_ends_a_command_as_it_ends_any_program(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(deadletters, "summaries", interrupted)
+    assert run("dlq", "list") == (130, "", "")
