@@ -239,7 +239,7 @@ async def _avstar(settings: Settings) -> list[Verdict]:
             held = await authorizer.prove()
         except TokenError as error:
             remedy = "check avstar.oauth_client_id, its secret and avstar.oauth_token_url"
-            found.append(Verdict("avstar", "fail", error.why, remedy))
+            found.append(Verdict("avstar", "fail", error.why, remedy, unreachable=not error.answered))
         else:
             remedy = "" if held else "set avstar.oauth_client_id or avstar.api_key_file"
             found.append(

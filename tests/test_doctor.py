@@ -131,6 +131,10 @@ def test_the_token_endpoint_is_asked(registered: Flow) -> None:
     assert (right.status, "fail" in right.of("avstar")) == (0, False), right.checks
     assert "a token from" in right.of("avstar")["ok"]
     assert registered.totals()["requests"] == requests, "no data was sent"
+    away = Examined(registered, **given | {"AVSTAR__OAUTH_TOKEN_URL": f"http://{NOBODY}/token"})
+    assert (away.status, NOBODY in away.of("avstar")["fail"]) == (3, True)
+    (fail,) = [one for one in away.checks if one["status"] == "fail"]
+    assert fail["unreachable"]
 
 
 @pytest.fixture(scope="module")

@@ -68,11 +68,14 @@ class Authorizer(Protocol):
 
 
 class TokenError(Exception):
-    """The token endpoint gave no token, ``why`` without secrets; worth asking again in ``retry_after_s``."""
+    """The token endpoint gave no token, ``why`` without secrets; worth asking again in ``retry_after_s``.
 
-    def __init__(self, why: str, retry_after_s: float) -> None:
+    ``answered``: it could be reached.
+    """
+
+    def __init__(self, why: str, retry_after_s: float, *, answered: bool) -> None:
         super().__init__(why)
-        self.why, self.retry_after_s = why, retry_after_s
+        self.why, self.retry_after_s, self.answered = why, retry_after_s, answered
 
 
 def from_settings(settings: AvstarSettings) -> Authorizer:
@@ -129,6 +132,7 @@ class _Failure(NamedTuple):
     why: str
     ask_again_at: float
     secret: str
+    answered: bool
 
 
 class OAuth2:
@@ -206,11 +210,12 @@ class OAuth2:
                 self._start_renewal()
             return self._token
         if (failure := self._forbidden(now)) and not self._renewal:
-            raise TokenError(failure.why, failure.ask_again_at - now)
+            raise TokenError(failure.why, failure.ask_again_at - now, answered=failure.answered)
         # One caller that gives up does not end the renewal for the others.
         outcome = await asyncio.shield(self._start_renewal())
         if isinstance(outcome, _Failure):
-            raise TokenError(outcome.why, max(0.0, outcome.ask_again_at - self._clock()))
+            wait_s = max(0.0, outcome.ask_again_at - self._clock())
+            raise TokenError(outcome.why, wait_s, answered=outcome.answered)
         return outcome
 
     def _forbidden(self, now: float) -> _Failure | None:
@@ -232,7 +237,8 @@ class OAuth2:
             granted = await self._ask(secret)
         except TokenError as error:
             self._failures += 1
-            self._failure = _Failure(error.why, self._clock() + error.retry_after_s, secret)
+            ask_again_at = self._clock() + error.retry_after_s
+            self._failure = _Failure(error.why, ask_again_at, secret, error.answered)
             self._renewal = None
             return self._failure
         life_s = granted.expires_in
@@ -259,7 +265,7 @@ class OAuth2:
         try:
             reply = await self._pool.post(self._url, urlencode(form).encode(), headers, limit=_ANSWER_BYTES)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise self._failed(self._pool.explain(error), wait_s) from None
+            raise self._failed(self._pool.explain(error), wait_s, answered=False) from None
         if reply.status == HTTPStatus.OK:
             try:
                 return _Grant.model_validate_json(reply.body or b"")
@@ -271,14 +277,14 @@ class OAuth2:
         )
         raise self._failed(f"{reply.status} {_complaint(reply)}", asked_s or wait_s)
 
-    def _failed(self, why: str, wait_s: float) -> TokenError:
+    def _failed(self, why: str, wait_s: float, *, answered: bool = True) -> TokenError:
         """What went wrong, once in the log; with a token in hand it harms nobody yet."""
         shown = "".join(filter(str.isprintable, hide(why, self.secrets())))[:_SHOWN_CHARACTERS]
         why = f"no token from {self._url}: {shown.strip()}"
         alive = self._token is not None and self._clock() < self._token.sent_until
         tell = _log.warning if alive else _log.error
         tell("the token could not be renewed", why=why, old_token_lives=alive, again_in_s=round(wait_s, 1))
-        return TokenError(why, wait_s)
+        return TokenError(why, wait_s, answered=answered)
 
     def _basic(self, secret: str) -> str:
         """RFC 6749, 2.3.1: both are form-encoded first."""
