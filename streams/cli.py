@@ -147,7 +147,8 @@ def demo(
 ) -> int:
     """The whole pipeline on embedded Kafka, registry and Avstar sandbox, until every line is accounted for.
 
-    A log grows while it is tailed. Exit status 1 if any record is missing or booked twice.
+    A log grows while it is tailed. Settings come from the environment; of spotstream.toml it takes no more
+    than tail.profile. Exit status 1 if any record is missing or booked twice.
     """
     from streams.lab.demo import Options, run
 

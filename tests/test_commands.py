@@ -136,6 +136,14 @@ def test_kinds_of_letters_are_those_of_records_as_people_call_them_and_two_more(
         assert (status, [json.loads(line)["key"] for line in out.splitlines()]) == (0, list(keys))
 
 
+def test_replay_without_a_selection_says_how_one_looks(run: Run) -> None:
+    status, _, err = run("replay", "--kind", "spots")
+    assert (status, err) == (
+        2,
+        "spotstream: give either --since or --offsets; as in --since 1d, or --offsets 3:1000-1999\n",
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -39,29 +39,43 @@ class Topic(NamedTuple):
 RAW = Topic(
     "avion.raw",
     "the records of Avion's files, byte for byte",
-    "tail",
-    "validate, audit, replay",
+    "tail, feeds",
+    "validate, dispatch, audit, replay, status pages",
     "delete",
     30 * _DAY_MS,
     8 * _MIB,
 )
-FILES = Topic("avion.files", "what describes each file", "tail", "validate, audit", "compact", partitions=1)
+FILES = Topic(
+    "avion.files",
+    "what describes each file",
+    "tail, feeds",
+    "validate, audit, replay, dlq, status pages",
+    "compact",
+    partitions=1,
+)
 CHECKPOINTS = Topic(
-    "avion.tail.checkpoints", "how far each file is published", "tail", "tail, audit", "compact", partitions=1
+    "avion.tail.checkpoints",
+    "how far each file is published",
+    "tail, feeds",
+    "tail, feeds, audit, status pages",
+    "compact",
+    partitions=1,
 )
-SPOTS = Topic("avion.validated.spots", "validated spots", "validate", "any", "delete", 7 * _DAY_MS)
-AVAILS = Topic("avion.validated.avails", "validated avails", "validate", "any", "delete", 7 * _DAY_MS)
-BILLING = Topic(
-    "avion.validated.billing", "validated billing records", "validate", "any", "delete", 7 * _DAY_MS
-)
-MAKEGOODS = Topic(
-    "avion.validated.makegoods", "validated make-goods", "validate", "any", "delete", 7 * _DAY_MS
-)
+
+
+def _validated(name: str, purpose: str) -> Topic:
+    return Topic(f"avion.validated.{name}", purpose, "validate, dlq redrive", "any", "delete", 7 * _DAY_MS)
+
+
+SPOTS = _validated("spots", "validated spots")
+AVAILS = _validated("avails", "validated avails")
+BILLING = _validated("billing", "validated billing records")
+MAKEGOODS = _validated("makegoods", "validated make-goods")
 BATCHES = Topic(
     "avstar.batches",
     "the exact requests to Avstar",
-    "validate, replay, redrive",
-    "dispatch, audit",
+    "validate, replay, dlq redrive",
+    "dispatch, audit, replay, status pages",
     "delete",
     7 * _DAY_MS,
     16 * _MIB,
@@ -70,7 +84,7 @@ RECEIPTS = Topic(
     "avstar.receipts",
     "how each batch ended",
     "dispatch, dlq discard",
-    "audit, replay",
+    "audit, replay, status pages",
     "delete",
     90 * _DAY_MS,
     8 * _MIB,
@@ -78,8 +92,8 @@ RECEIPTS = Topic(
 DLQ = Topic(
     "avstar.dlq",
     "what failed, with all context",
-    "tail, validate, dispatch",
-    "dlq, audit",
+    "tail, validate, dispatch, dlq redrive, dlq discard",
+    "dlq, dispatch, audit, status pages",
     "compact",
     -1,
     24 * _MIB,

@@ -41,9 +41,8 @@ class Arguments(NamedTuple):
     def check(self) -> None:
         """Raises :class:`UsageError` for what is no selection."""
         if bool(self.since) == bool(self.offsets):
-            raise UsageError(
-                "give either --since or --offsets", remedy="`spotstream replay --help` has examples"
-            )
+            remedy = "as in --since 1d, or --offsets 3:1000-1999"
+            raise UsageError("give either --since or --offsets", remedy=remedy)
         if self.until and not self.since:
             raise UsageError("--until goes with --since")
         Spans.parse(self.offsets)
