@@ -11,8 +11,11 @@ from schemas import profile
 from schemas.descriptor import Descriptor
 from schemas.letter import Reason
 from schemas.profile import Profile
+from schemas.records import Invalid, Valid
 from streams.formats.elements import XmlRows
 from streams.formats.markup import MARGIN, NESTED, XmlFramer
+from streams.formats.rows import Unclear
+from streams.validate.judge import Judge
 
 E = pytest.param
 
@@ -158,6 +161,8 @@ def rows(text: str, **fields: str) -> list[str] | Reason:
     (row,) = XmlRows(file).read([text.encode()])
     if isinstance(row, dict):
         return row
+    if isinstance(row, Unclear):
+        return row.reasons[0]
     return [cell for name, cell in zip(used.xml.fields, row, strict=True) if name in fields]
 
 
@@ -213,6 +218,33 @@ def test_what_cannot_be_told_is_rejected_with_its_reason(text: str, field: str, 
     found = rows(text, spot_id="a")
     assert isinstance(found, dict)
     assert (found["field"], found["rule"]) == (field, rule)
+
+
+def test_fields_that_cannot_be_told_are_rejected_with_all_other_reasons_of_their_record() -> None:
+    file = Descriptor(
+        path="x", identity="0", format="xml", encoding="utf-8", profile=profile.load("avion-xml")
+    )
+    good = (
+        b"<Record type='SPOT'><Station>WABC</Station><AirDate>10/26/2026</AirDate><SpotID>SP-1</SpotID>"
+        b"<Campaign>C-1</Campaign><Advertiser><Name>Acme</Name></Advertiser><Length>30</Length>"
+        b"<Daypart>PR</Daypart><Status>scheduled</Status><Money><Rate>1.50</Rate></Money>"
+        b"<BillCode>CASH</BillCode></Record>"
+    )
+    doubled = good.replace(b"<Campaign>", b"<SpotID>SP-2</SpotID><Campaign>C-0</Campaign><Campaign>")
+    worse = doubled.replace(b"CASH", b"GIFT").replace(b"<Length>30", b"<Length><s/>30")
+    judged = Judge(file).judge([good, doubled, worse, b"<Record><AirDate/><AirDate/></Record>"])
+    assert isinstance(judged[0], Valid)
+    found = [
+        (verdict.record_type, {(one["field"], one["value"]) for one in verdict.reasons}, len(verdict.reasons))
+        for verdict in judged[1:]
+        if isinstance(verdict, Invalid)
+    ]
+    untold = {("spot_id", "SP-1, SP-2"), ("campaign_id", "C-0, C-1")}
+    assert found == [
+        ("spot", untold, 2),
+        ("spot", untold | {("duration_s", ""), ("billing_code", "GIFT")}, 4),
+        ("", {("broadcast_date", ", "), ("record_type", "")}, 2),
+    ]
 
 
 def test_a_record_cannot_grow_or_read_anything(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def few() -> object:
 def read(reader: rows.Rows, values: list[bytes]) -> list[Row | Reason]:
     """The rows, put together from the tables' columns."""
     tables, reasons = reader.tables(values)
-    found: list[Row | Reason | None] = [reasons.get(place) for place in range(len(values))]
+    found: list[Row | Reason | None] = [reasons.get(place, [None])[0] for place in range(len(values))]
     for one in tables:
         places = one.places.tolist()
         every = np.arange(len(places))

@@ -13,7 +13,7 @@ from xml.parsers.expat import ErrorString
 
 from schemas.descriptor import Descriptor
 from schemas.letter import Reason
-from streams.formats.rows import Rows, shown
+from streams.formats.rows import Rows, Unclear, shown
 from streams.formats.table import Row
 
 _UNBOUND = "unbound prefix"
@@ -38,10 +38,6 @@ class _Path(NamedTuple):
         return cls(column, text, [*steps, last], "")
 
 
-class _Unclear(Exception):
-    """A field that cannot be told: the column, what is there, the rule."""
-
-
 class XmlRows(Rows):
     """Elements. A field that has no element or attribute is empty; one that has two is not told."""
 
@@ -53,24 +49,21 @@ class XmlRows(Rows):
         self._texts = {path.text for path in self._paths if not path.attribute}
         self._prefixed = False
 
-    def _read(self, texts: list[str]) -> list[Row | Reason]:
+    def _read(self, texts: list[str]) -> list[Row | Reason | Unclear]:
         return [self._row(text) for text in texts]
 
-    def _row(self, text: str) -> Row | Reason:
+    def _row(self, text: str) -> Row | Reason | Unclear:
         if not _ELEMENT(text):
             return Reason(field="", value=shown(text), rule="must be an element")
         try:
             record = self._parsed(text)
             found = {"name()": _local(record.tag)}
             if not self._gather(record, "", self._depth, found):
-                return [_found(path, record) for path in self._paths]
+                return _told([_found(path, record) for path in self._paths])
             return [found.get(path.text, "") for path in self._paths]
         except ParseError as error:
             rule = f"must be a well-formed element: {ErrorString(error.code)}"
             return Reason(field="", value=shown(text), rule=rule)
-        except _Unclear as unclear:
-            column, value, rule = unclear.args
-            return Reason(field=column, value=shown(value), rule=rule)
 
     def _gather(self, element: Element, path: str, depth: int, found: dict[str, str]) -> bool:
         """Collect texts and attributes by path, ``depth`` levels down; gives whether each can be told."""
@@ -127,8 +120,15 @@ def _local(name: str) -> str:
     return name.rpartition("}")[2] if name[:1] == "{" else name
 
 
-def _found(path: _Path, record: Element) -> str:
-    """The text or attribute at a path; raises :class:`_Unclear`."""
+def _told(found: list[str | Reason]) -> Row | Unclear:
+    """The row of these texts, and of fields that cannot be told."""
+    row = [one["value"] if isinstance(one, dict) else one for one in found]
+    reasons = [one for one in found if isinstance(one, dict)]
+    return Unclear(row, reasons) if reasons else row
+
+
+def _found(path: _Path, record: Element) -> str | Reason:
+    """The text or attribute at a path, or why it cannot be told."""
     element = record
     if path.steps == ["name()"]:
         return _local(record.tag)
@@ -137,11 +137,13 @@ def _found(path: _Path, record: Element) -> str:
         if not children:
             return ""
         if len(children) > 1:
-            shown_ = ", ".join((child.text or "").strip() for child in children)
-            raise _Unclear(path.column, shown_, f"must be there once, {step} is there {len(children)} times")
+            texts = ", ".join((child.text or "").strip() for child in children)
+            rule = f"must be there once, {step} is there {len(children)} times"
+            return Reason(field=path.column, value=shown(texts), rule=rule)
         (element,) = children
     if path.attribute:
         return next((value for name, value in element.items() if _local(name) == path.attribute), "")
     if len(element):
-        raise _Unclear(path.column, element.text or "", "must be text and hold no elements")
+        rule = "must be text and hold no elements"
+        return Reason(field=path.column, value=shown(element.text or ""), rule=rule)
     return element.text or ""

@@ -3,6 +3,7 @@
 import csv
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,36 +20,49 @@ def shown(value: str) -> str:
     return value if len(value) <= _SHOWN else value[:_SHOWN] + "…"
 
 
+class Unclear(NamedTuple):
+    """A row with fields that cannot be told, ``reasons`` why; in the row they are as a reason shows them."""
+
+    row: Row
+    reasons: list[Reason]
+
+
 class Rows(ABC):
     """Reads the records of one file. See :func:`.catalogue.rows` for those of each format."""
 
     def __init__(self, encoding: str) -> None:
         self._encoding = encoding
 
-    def read(self, values: Sequence[bytes]) -> list[Row | Reason]:
+    def read(self, values: Sequence[bytes]) -> list[Row | Reason | Unclear]:
         """One row for each raw record, in order, or why it has none."""
         try:
-            return self._read([value.decode(self._encoding) for value in values])
+            return list(self._read([value.decode(self._encoding) for value in values]))
         except UnicodeDecodeError:
             pass
         texts = [self._decoded(value) for value in values]
         rows = iter(self._read([text for text in texts if isinstance(text, str)]))
         return [next(rows) if isinstance(text, str) else text for text in texts]
 
-    def tables(self, values: Sequence[bytes]) -> tuple[list[Table], dict[int, Reason]]:
-        """The same rows by column, in tables, and why the raw records at these places have none."""
+    def tables(self, values: Sequence[bytes]) -> tuple[list[Table], dict[int, list[Reason]]]:
+        """The same rows by column, in tables, and why the raw records at these places have none, or one of
+        which not everything can be told.
+        """
         return self._listed(values, list(range(len(values))))
 
     def _listed(
         self, values: Sequence[bytes], places: Sequence[int]
-    ) -> tuple[list[Table], dict[int, Reason]]:
+    ) -> tuple[list[Table], dict[int, list[Reason]]]:
         """Of the records at ``places``, read one by one."""
         rows: list[Row] = []
         of: list[int] = []
-        reasons: dict[int, Reason] = {}
+        reasons: dict[int, list[Reason]] = {}
         for place, row in zip(places, self.read([values[place] for place in places]), strict=True):
             if isinstance(row, dict):
-                reasons[place] = row
+                reasons[place] = [row]
+            elif isinstance(row, Unclear):
+                reasons[place] = row.reasons
+                rows.append(row.row)
+                of.append(place)
             else:
                 rows.append(row)
                 of.append(place)
@@ -62,7 +76,7 @@ class Rows(ABC):
             return Reason(field="", value=wrong, rule=f"must be {self._encoding}: {error.reason}")
 
     @abstractmethod
-    def _read(self, texts: list[str]) -> list[Row | Reason]:
+    def _read(self, texts: list[str]) -> Sequence[Row | Reason | Unclear]:
         """The same of decoded records, line terminators included."""
 
 
@@ -85,7 +99,7 @@ class DelimitedRows(Rows):
         self.width = len(headings)
         self._parser = Parser(descriptor.encoding, profile.delimiter, profile.quote, self.width)
 
-    def tables(self, values: Sequence[bytes]) -> tuple[list[Table], dict[int, Reason]]:
+    def tables(self, values: Sequence[bytes]) -> tuple[list[Table], dict[int, list[Reason]]]:
         """See :meth:`Rows.tables`."""
         if len(values) < FEW:
             return super().tables(values)

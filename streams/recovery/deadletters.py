@@ -16,6 +16,7 @@ from schemas.records import column, kind_named
 from streams import moment
 from streams.console import console, safe
 from streams.formats import catalogue as formats
+from streams.formats.rows import Unclear
 from streams.recovery import letters
 from streams.recovery.letters import Stored
 from streams.settings import Settings
@@ -222,6 +223,7 @@ def cells(letter: DeadLetter, descriptor: Descriptor | None) -> tuple[list[Cell]
     """The record cell by cell, where it can be split; and the rules that belong to no cell, by field."""
     faults = {column(reason["field"]): reason["rule"] for reason in letter.reasons}
     row = formats.rows(descriptor).read([letter.original])[0] if descriptor else None
+    row = row.row if isinstance(row, Unclear) else row
     found: list[Cell] = []
     if descriptor and row is not None and not isinstance(row, dict):
         layout = descriptor.profile.layout(descriptor.header)

@@ -64,12 +64,12 @@ class Judge:
     def _judge(self, values: Sequence[bytes]) -> list[Verdict]:
         tables, reasons = self._rows.tables(values)
         verdicts: list[Any] = [None] * len(values)
-        for place, reason in reasons.items():
-            verdicts[place] = Invalid([reason], "")
         for table in tables:
             for rows, found in self._of_table(table):
                 for place, verdict in zip(table.places[rows].tolist(), found, strict=True):
                     verdicts[place] = verdict
+        for place, untold in reasons.items():
+            verdicts[place] = _unread(untold, verdicts[place])
         return verdicts
 
     def _of_table(self, table: Table) -> Iterator[tuple[Places, Iterable[Verdict]]]:
@@ -101,6 +101,18 @@ class Judge:
             next(good) if fine else _rejected(kind, cells, row, faults[row])
             for row, fine in enumerate(sound.tolist())
         ]
+
+
+def _unread(untold: list[Reason], verdict: Verdict | None) -> Invalid:
+    """On a record of which something cannot be told; ``verdict``: on what can be, if anything."""
+    if isinstance(verdict, Valid):
+        return Invalid(untold, verdict.kind)
+    if verdict is None:
+        return Invalid(untold, "")
+    fields = {reason["field"] for reason in untold}
+    return Invalid(
+        untold + [reason for reason in verdict.reasons if reason["field"] not in fields], verdict.record_type
+    )
 
 
 def _no_kind(text: str, fault: Any) -> Invalid:
