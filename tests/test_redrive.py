@@ -13,12 +13,13 @@ from schemas.hashes import rejection_key
 from schemas.letter import DeadLetter, Exchange, Place, Reason
 from schemas.rawkey import pack
 from schemas.records import KINDS
+from streams.cli import main
 from streams.dispatch.answer import Booked, Unavailable
 from streams.dispatch.delivery import Delivered
 from streams.dispatch.halving import Ended
 from streams.dispatch.message import Message, RawOriginal
 from streams.dispatch.settlement import settle
-from streams.recovery.letters import Stored
+from streams.recovery.letters import Stored, pick
 from streams.recovery.redrive import Wanted, _as_it_was, _why_not
 from streams.recovery.remake import remake
 from streams.validate.panel import Seat
@@ -257,3 +258,19 @@ def test_letters_are_wanted_by_key_or_reason_or_all():
     for wrong in (Wanted(), Wanted(keys=["a"], everything=True)):
         with pytest.raises(UsageError):
             wrong.check()
+
+
+@pytest.mark.parametrize("key", ["", " "])
+@pytest.mark.parametrize(
+    "command",
+    [("show",), ("redrive",), ("redrive", "aa1"), ("discard", "--why", "a variable that was not set")],
+)
+def test_an_empty_key_is_no_beginning_of_the_only_letter(command, key, monkeypatch, capsys):
+    """All keys begin with it; no broker is asked, and no pen taken from a redrive that runs."""
+    monkeypatch.setattr("sys.argv", ["spotstream", "dlq", *command, key])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "the KEY is empty; give a key" in capsys.readouterr().err
+    with pytest.raises(UsageError):
+        pick([Stored("aa1", {}, {})], key)

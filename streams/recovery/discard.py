@@ -20,6 +20,7 @@ def discard(settings: Settings, prefix: str, why: str) -> str:
     """
     if not why.strip():
         raise UsageError("say why", where="--why", remedy="the receipt keeps it")
+    letters.check_key(prefix)  # before the pen, which would take it from a redrive that runs
     pen = Pen(settings.kafka)
     stored = letters.find(settings.kafka, prefix)
     if stored.said.get("under_way"):

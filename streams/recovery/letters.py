@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from confluent_kafka import KafkaException, Message, Producer
 
 from schemas import parts
-from schemas.errors import Problem, Unreachable
+from schemas.errors import Problem, Unreachable, UsageError
 from schemas.letter import DeadLetter
 from topics.catalogue import BATCHES, DLQ, RAW
 from topics.connection import KafkaSettings
@@ -50,16 +50,26 @@ def index(kafka: KafkaSettings) -> list[Stored]:
     return list(stored.values())
 
 
+def check_key(prefix: str) -> None:
+    """Raises :class:`UsageError` for an empty key: all begin so, and it would pick one that is alone."""
+    if not prefix.strip():
+        raise UsageError(
+            "the KEY is empty", remedy="give a key, or its beginning; `spotstream dlq list` has them"
+        )
+
+
 def find(kafka: KafkaSettings, prefix: str) -> Stored:
     """The open dead letter whose key begins with ``prefix``.
 
     Raises :class:`Problem` when there is none, or more than one.
     """
+    check_key(prefix)
     return pick(index(kafka), prefix)
 
 
 def pick(stored: Iterable[Stored], prefix: str) -> Stored:
     """As :func:`find`, out of these."""
+    check_key(prefix)
     found = [one for one in stored if one.key.startswith(prefix.lower())]
     if not found:
         raise Problem("no such dead letter", where=prefix, remedy="`spotstream dlq list` lists them")

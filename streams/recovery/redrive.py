@@ -49,11 +49,13 @@ class Wanted(NamedTuple):
     reason: str = ""
 
     def check(self) -> None:
-        """Raises :class:`UsageError` unless it is exactly one of the three."""
+        """Raises :class:`UsageError` unless it is exactly one of the three, or for an empty key."""
         if bool(self.keys) + self.everything + bool(self.reason) != 1:
             raise UsageError(
                 "give KEYs, or --all, or --reason", remedy="`spotstream dlq list` lists the letters"
             )
+        for key in self.keys:
+            letters.check_key(key)
 
     def pick(self, stored: Sequence[Stored]) -> list[Stored]:
         """Raises :class:`Problem` for a key that none or several have."""
