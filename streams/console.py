@@ -1,4 +1,4 @@
-"""The console that tables are printed on."""
+"""The console that tables are printed on, and texts of others made fit for a terminal."""
 
 from rich.console import Console
 from rich.text import Text
@@ -14,8 +14,16 @@ def console() -> Console:
 
 def safe(text: str, style: str = "") -> Text:
     """``text`` from a file or a topic: what a terminal would obey rather than show is written as escapes."""
-    shown = (
-        letter if letter.isprintable() or letter in "\n\t" else letter.encode("unicode_escape").decode()
+    return Text(_escaped(text, "\n\t"), style=style)
+
+
+def printable(text: str) -> str:
+    """``text`` as part of a line that is printed plainly: as :func:`safe`, and it stays one line."""
+    return _escaped(text, "")
+
+
+def _escaped(text: str, kept: str) -> str:
+    return "".join(
+        letter if letter.isprintable() or letter in kept else letter.encode("unicode_escape").decode()
         for letter in text
     )
-    return Text("".join(shown), style=style)

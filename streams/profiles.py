@@ -12,6 +12,7 @@ from schemas.hashes import Canonical
 from schemas.letter import Reason
 from schemas.profile import Profile
 from schemas.records import KINDS, Invalid, Valid
+from streams.console import printable
 from streams.formats.framing import Framed
 from streams.formats.gzipped import DamagedError
 from streams.formats.wide import narrow
@@ -93,7 +94,7 @@ class Report:
             lines += [f"    {r['field'] or 'record'}: {r['value']!r} {r['rule']}" for r in rejection.reasons]
         if self.rejected > len(self.first) > 0:
             lines.append(f"… and {self.rejected - len(self.first)} more")
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))  # the file's cells and name may hold anything
 
 
 class _Lines:

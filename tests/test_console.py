@@ -6,7 +6,7 @@ from rich.console import Console
 
 from streams.audit.account import Audit, show
 from streams.audit.books import Finding, Statement, Tally
-from streams.console import safe
+from streams.console import printable, safe
 
 
 def _shown(audit: Audit, width: int) -> str:
@@ -24,6 +24,13 @@ def _audit(*files: Tally, findings: tuple[Finding, ...] = ()) -> Audit:
 
 def test_control_characters_from_files_are_shown_and_not_obeyed() -> None:
     assert safe("a\x1b[2Jb\x07\r\u202eé\n\tc").plain == "a\\x1b[2Jb\\x07\\r\\u202eé\n\tc"
+
+
+def test_what_is_part_of_a_line_stays_one_line() -> None:
+    assert (
+        printable("a\x1b[2J\r\n\tok\u2028\u202e\x9b\udc80é")
+        == "a\\x1b[2J\\r\\n\\tok\\u2028\\u202e\\x9b\\udc80é"
+    )
 
 
 def test_the_audit_fits_a_narrow_terminal_and_tells_more_on_a_wide_one() -> None:

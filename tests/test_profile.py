@@ -171,6 +171,21 @@ def test_check_as_text_and_a_clean_file(log: Path, tmp_path: Path, monkeypatch, 
     assert "50 records" in capsys.readouterr().out
 
 
+def test_what_a_file_holds_and_is_called_forges_no_line_of_the_report(tmp_path, monkeypatch, capsys) -> None:
+    """A cell may hold line ends and what a terminal obeys; so may a file's name."""
+    path = tmp_path / "log\nrejected 0\x1b[2J.csv"
+    row = '"SPOT\naccepted 9: 9 spot\x1b]0;title\x07"' + "," * (len(HEADER) - 1)
+    path.write_text(f"{','.join(HEADER)}\n{row}\n")
+    assert run(monkeypatch, "check", str(path)) == 1
+    said = capsys.readouterr().out
+    assert all(line.isprintable() for line in said.splitlines())
+    assert [line for line in said.splitlines() if line.startswith(("accepted", "rejected"))] == [
+        "accepted 0: 0 spot, 0 avail, 0 billing, 0 makegood",
+        "rejected 1",
+    ]
+    assert "\\x1b]0;title" in said
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [
