@@ -5,16 +5,20 @@ Problem                 something is wrong: what, where, what to do
 └── Unreachable         a service did not answer in time    exit status 3
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
 class Problem(Exception):
-    """One line for the person at the terminal: ``what`` went wrong, ``where``, and the ``remedy``."""
+    """One line for the person at the terminal: ``what`` went wrong, ``where``, and the ``remedy``.
+
+    ``below`` it are lines of a log, where that has the reason.
+    """
 
     exit_status: ClassVar[int] = 1
 
-    def __init__(self, what: str, *, where: str = "", remedy: str = "") -> None:
-        self.what, self.where, self.remedy = what, where, remedy
+    def __init__(self, what: str, *, where: str = "", remedy: str = "", below: Sequence[str] = ()) -> None:
+        self.what, self.where, self.remedy, self.below = what, where, remedy, below
         line = f"{where}: {what}" if where else what
         super().__init__(f"{line}; {remedy}" if remedy else line)
 

@@ -179,12 +179,13 @@ def topics_plan() -> int:
 
     Exit status 1 if any + or ~.
     """
+    from streams.console import printable
     from streams.settings import load
     from topics.drift import Action
     from topics.provision import plan
 
     changes = plan(load().kafka)
-    typer.echo("\n".join(map(str, changes)) or "the topics are as declared")
+    typer.echo("\n".join(printable(str(change)) for change in changes) or "the topics are as declared")
     return int(any(change.action in (Action.CREATE, Action.ALTER) for change in changes))
 
 
@@ -197,10 +198,12 @@ def topics_apply(
     ] = None,
 ) -> None:
     """Create the topics that are missing and alter settings that differ; nothing shrinks unless allowed."""
+    from streams.console import printable
     from streams.settings import load
     from topics.provision import apply
 
-    typer.echo("\n".join(map(str, apply(load().kafka, allow=allow or ()))) or "the topics are as declared")
+    done = [printable(str(change)) for change in apply(load().kafka, allow=allow or ())]
+    typer.echo("\n".join(done) or "the topics are as declared")
 
 
 @app.command()
@@ -330,10 +333,11 @@ def dlq_discard(
     why: Annotated[str, typer.Option(help="The receipt keeps it.")],
 ) -> None:
     """End a dead letter that will not be sent again."""
+    from streams.console import printable
     from streams.recovery.discard import discard
     from streams.settings import load
 
-    typer.echo(f"discarded {discard(load(), key, why)}")
+    typer.echo(f"discarded {printable(discard(load(), key, why))}")
 
 
 @profile_app.command("list")
@@ -388,11 +392,12 @@ def config_show() -> None:
 def config_check() -> int:
     """Whether all settings and the files that they name can be used; asks no service. Exit status 2: no."""
     from streams import configuration
+    from streams.console import printable
     from streams.settings import load
 
     problems = configuration.problems(load())
     for problem in problems:
-        print(f"spotstream: {problem}", file=sys.stderr)
+        print(f"spotstream: {printable(str(problem))}", file=sys.stderr)
     if not problems:
         print("the settings can be used")
     return UsageError.exit_status if problems else 0
@@ -475,7 +480,9 @@ def main() -> None:
             raise
         if not isinstance(error, Problem):
             error = Problem(f"unexpected {type(error).__name__}: {error}", remedy="--debug shows where")
-        print(f"spotstream: {error}", file=sys.stderr)
+        from streams.console import printable
+
+        print(*map(printable, (f"spotstream: {error}", *error.below)), sep="\n", file=sys.stderr)
         sys.exit(error.exit_status)
 
 

@@ -18,6 +18,7 @@ from schemas import profile
 from schemas.errors import Problem, UsageError
 from schemas.redact import HIDDEN
 from schemas.registry import Registry
+from streams.console import printable
 from streams.dispatch.avstar import Avstar
 from streams.settings import FILE, PREFIX, Settings
 from streams.status.access import Access
@@ -58,7 +59,7 @@ def as_toml(settings: Settings) -> str:
     """All settings as TOML, each with its source beside it."""
     found = list(effective(settings))
     file = Path(FILE).resolve()
-    lines = [f"# {file}{'' if file.exists() else ' does not exist'}"]
+    lines = [f"# {printable(str(file))}{'' if file.exists() else ' does not exist'}"]
     width = max(len(_assigned(setting)) for setting in found if len(_assigned(setting)) < 60)
     section = ""
     for setting in found:
@@ -80,9 +81,9 @@ def _toml(value: Any) -> str | None:
         case SecretStr():
             return json.dumps(HIDDEN if value.get_secret_value() else "")
         case str() | Path():
-            # A JSON string is a TOML string, but for the one control character that JSON lets stand.
-            shown = _USER_INFO.sub(f"{HIDDEN}@", str(value))
-            return json.dumps(shown, ensure_ascii=False).replace("\x7f", "\\u007F")
+            # A JSON string is a TOML string, but JSON lets stand what a terminal obeys.
+            shown = json.dumps(_USER_INFO.sub(f"{HIDDEN}@", str(value)), ensure_ascii=False)
+            return "".join(one if one.isprintable() else f"\\U{ord(one):08X}" for one in shown)
         case dict():
             return (
                 "{" + ", ".join(f"{_toml(str(key))} = {_toml(inner)}" for key, inner in value.items()) + "}"

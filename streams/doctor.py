@@ -27,6 +27,7 @@ from schemas.records import KINDS
 from schemas.redact import hide
 from schemas.registry import Registry
 from streams import configuration
+from streams.console import printable
 from streams.dispatch import authorization
 from streams.dispatch.authorization import TokenError
 from streams.dispatch.pool import Pool, address
@@ -75,7 +76,8 @@ def run(settings: Settings, given: Sequence[str], *, timeout_s: float, as_json: 
     else:
         for verdict in verdicts:
             remedy = f"; {verdict.remedy}" if verdict.remedy else ""
-            print(f"{verdict.status:4}  {verdict.check}: {verdict.what}{remedy}")
+            # Services' own words are among it, which must not be taken for another verdict.
+            print(printable(f"{verdict.status:4}  {verdict.check}: {verdict.what}{remedy}"))
     return _status(verdicts)
 
 

@@ -107,6 +107,7 @@ def test_any_text_is_shown_as_it_is(text: str) -> None:
         Settings(tail=TailSettings(profile=text), avstar=AvstarSettings(api_key=SecretStr("")))
     )
     assert tomllib.loads(shown)["tail"]["profile"] == text
+    assert shown.replace("\n", "").isprintable()
 
 
 def test_check_says_that_all_is_right(run: Run) -> None:

@@ -2,11 +2,17 @@
 
 import io
 
+import pytest
 from rich.console import Console
 
+from schemas.errors import Problem
+from streams import cli, doctor
 from streams.audit.account import Audit, show
 from streams.audit.books import Finding, Statement, Tally
 from streams.console import printable, safe
+from streams.settings import Settings
+from topics import provision
+from topics.drift import Action, Change
 
 
 def _shown(audit: Audit, width: int) -> str:
@@ -31,6 +37,63 @@ def test_what_is_part_of_a_line_stays_one_line() -> None:
         printable("a\x1b[2J\r\n\tok\u2028\u202e\x9b\udc80é")
         == "a\\x1b[2J\\r\\n\\tok\\u2028\\u202e\\x9b\\udc80é"
     )
+
+
+HOSTILE = "x\x1b]0;title\x07\nok    kafka: all is well\r\x9b2J"
+
+
+def _is_one_line(said: str) -> bool:
+    return said.endswith("\n") and said[:-1].isprintable()
+
+
+def test_an_error_is_one_line_that_the_terminal_does_not_obey(monkeypatch, capsys) -> None:
+    """It may quote a file's name, or what a service has said."""
+    monkeypatch.setattr("sys.argv", ["spotstream", "profile", "show", HOSTILE])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert _is_one_line(said)
+    assert "no such profile" in said
+
+
+def test_lines_of_a_log_stand_below_an_error_as_lines(monkeypatch, capsys) -> None:
+    def fail() -> None:
+        raise Problem("did not start", where="kafka", below=["the disk is full", HOSTILE])
+
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(SystemExit):
+        cli.main()
+    first, second, third = capsys.readouterr().err.splitlines()
+    assert (first, second) == ("spotstream: kafka: did not start", "the disk is full")
+    assert third.isprintable()
+
+
+def test_a_wrong_setting_is_one_line_of_config_check(monkeypatch, capsys) -> None:
+    monkeypatch.setenv("SPOTSTREAM_TAIL__PROFILE", HOSTILE)
+    monkeypatch.setattr("sys.argv", ["spotstream", "config", "check"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert _is_one_line(capsys.readouterr().err)
+
+
+def test_a_service_that_answers_forges_no_verdict_of_the_doctor(monkeypatch, capsys) -> None:
+    found = [doctor.Verdict("registry", "fail", f"was refused: {HOSTILE}", HOSTILE)]
+    monkeypatch.setattr(doctor, "examine", lambda *_: found)
+    assert doctor.run(Settings(), (), timeout_s=1, as_json=False) == 1
+    said = capsys.readouterr().out
+    assert _is_one_line(said)
+    assert said.startswith("fail  registry: was refused: x\\x1b]0;title\\x07\\nok")
+
+
+def test_what_a_broker_says_of_its_topics_is_one_line_each(monkeypatch, capsys) -> None:
+    changes = [Change(Action.ALTER, "avion.raw", "compression.type", HOSTILE, "producer")]
+    for command in ("plan", "apply"):
+        monkeypatch.setattr(provision, command, lambda *_, **__: changes)
+        monkeypatch.setattr("sys.argv", ["spotstream", "topics", command])
+        with pytest.raises(SystemExit):
+            cli.main()
+        assert _is_one_line(capsys.readouterr().out)
 
 
 def test_the_audit_fits_a_narrow_terminal_and_tells_more_on_a_wide_one() -> None:

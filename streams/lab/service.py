@@ -85,8 +85,8 @@ class Service:
     def failure(self, what: str) -> Problem:
         """What to raise about it: ``what``, with the end of its log."""
         with self.log.open(encoding="utf-8", errors="replace") as lines:
-            end = "".join(deque(lines, _LOG_LINES)).rstrip()
-        return Problem(what, where=self.name, remedy=f"the end of its log {self.log}:\n{end}")
+            end = [line.rstrip() for line in deque(lines, _LOG_LINES)]
+        return Problem(what, where=self.name, remedy=f"the end of its log {self.log}:", below=end)
 
 
 class Embedded(ABC):
