@@ -9,6 +9,7 @@ from typing import Any, TextIO, cast
 
 import structlog
 
+from streams.console import printable, safe
 from streams.settings import LogSettings
 
 _EVERY_S = 10.0
@@ -54,16 +55,29 @@ class _Unfailing:
         """Nothing: what is written is flushed."""
 
 
+def _fit_for_a_terminal(_: Any, __: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """What files, topics and services say is shown, not obeyed; a traceback keeps its lines."""
+    for name, value in line.items():
+        if isinstance(value, str):
+            line[name] = safe(value).plain if name == "exception" else printable(value)
+    return line
+
+
 def configure(settings: LogSettings) -> None:
     """Set format and level for the whole process."""
     as_json = settings.format == "json" or (settings.format == "auto" and not sys.stderr.isatty())
+    renderers: list[structlog.typing.Processor] = (
+        [structlog.processors.JSONRenderer()]
+        if as_json
+        else [_fit_for_a_terminal, structlog.dev.ConsoleRenderer()]
+    )
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(),
+            *renderers,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.getLevelNamesMapping()[settings.level.upper()]

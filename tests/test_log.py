@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import logging
+import re
 import sys
 from contextlib import contextmanager
 
@@ -16,12 +17,12 @@ from streams.settings import LogSettings
 
 
 @contextmanager
-def logged_to(stream, monkeypatch):
+def logged_to(stream, monkeypatch, form="json"):
     """All that is logged goes there."""
     root = logging.getLogger()
     before = root.handlers
     monkeypatch.setattr(sys, "stderr", stream)
-    log.configure(LogSettings(format="json"))
+    log.configure(LogSettings(format=form))
     yield
     root.handlers = before
     structlog.reset_defaults()
@@ -65,6 +66,26 @@ def test_a_librarys_error_keeps_its_traceback(lines):
         logging.getLogger("library").exception("failed")
     (line,) = lines()
     assert "KeyError" in line["exception"]
+
+
+def test_on_a_terminal_nothing_that_is_said_is_obeyed(monkeypatch):
+    """A line's values quote files and services; line ends in them would be taken for other lines."""
+    said, hostile = io.StringIO(), "x\x1b]0;title\x07\nforged\x9b2J"
+    with logged_to(said, monkeypatch, "text"):
+        logging.getLogger("library").warning(hostile)
+        log.get("one").warning("said", of=hostile, each=[hostile])
+        try:
+            raise KeyError("lost\x1b[2J")
+        except KeyError:
+            log.get("one").exception("failed")
+    first, second, third, *traceback = said.getvalue().splitlines()
+    colours = re.compile(r"\x1b\[[0-9;]*m")
+    for line in (first, second, third, *traceback):
+        assert colours.sub("", line).isprintable()
+    assert "x\\x1b]0;title\\x07\\nforged" in first
+    assert second.count("forged") == 2
+    assert "failed" in third
+    assert traceback[0].startswith("Traceback")
 
 
 class Disk(io.StringIO):
