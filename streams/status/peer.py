@@ -1,8 +1,8 @@
 """The other role's process: asked for what only it knows, where somebody looks at the page."""
 
+from http.client import HTTPException
 from typing import Any
-from urllib.error import URLError
-from urllib.request import ProxyHandler, Request, build_opener
+from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
 import orjson
 
@@ -13,8 +13,16 @@ _TIMEOUT_S = 1.0
 _MOST_BYTES = 1_000_000
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}  # noqa: S104 - to ask, not to bind
 
+
+class _NoRedirects(HTTPRedirectHandler):
+    """The token goes to whom it was given for, not to wherever that one points."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """None: the answer is taken for what it is, no role's."""
+
+
 #: A proxy is for the way out, and need not see the token.
-_DIRECTLY = build_opener(ProxyHandler({}))
+_DIRECTLY = build_opener(ProxyHandler({}), _NoRedirects())
 
 #: Where a role tells what only it knows; below its address.
 PATH = "status/role"
@@ -36,7 +44,7 @@ def ask(url: str, token: Secret | None) -> dict[str, Any] | None:
     request = Request(url + PATH, headers={"Authorization": f"Bearer {token.value}"} if token else {})  # noqa: S310
     try:
         with _DIRECTLY.open(request, timeout=_TIMEOUT_S) as answer:
-            told: dict[str, Any] = orjson.loads(answer.read(_MOST_BYTES))
-    except (URLError, OSError, ValueError):
+            told = orjson.loads(answer.read(_MOST_BYTES))
+    except (OSError, HTTPException, ValueError):  # nobody, no HTTP, no JSON
         return None
-    return told if told.get("role") else None
+    return told if isinstance(told, dict) and told.get("role") else None
