@@ -1,11 +1,13 @@
 """What is served: the pages and their data, read only."""
 
 import asyncio
+import sys
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from importlib.resources import files
 from typing import Any
+from urllib.parse import parse_qs
 
 import orjson
 from aiohttp import web
@@ -13,6 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from schemas.errors import Problem, Unreachable, UsageError
 from schemas.letter import now
+from streams import log
 from streams.readiness import Readiness
 from streams.settings import Settings
 from streams.status import peer
@@ -23,6 +26,11 @@ from streams.status.lookout import Lookout
 from streams.status.role import OwnRole
 from streams.status.verdict import verdict
 from topics.transport import App
+
+logger = log.get("pages")
+
+#: How long a form may take to come, and how many fields are looked at.
+_FORM_S, _FIELDS = 10.0, 10
 
 #: Rows of the list of dead letters at a time.
 _ROWS = 100
@@ -124,20 +132,25 @@ class _Pages:
     @web.middleware
     async def guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         """Let in who may see, and have browsers show nothing but what comes from here."""
-        refusal = None if request.path in _OPEN else self._access.refuses(request)
-        if refusal is None:
-            try:
-                answer = await handler(request)
-            except web.HTTPException as error:
-                answer = _json({"error": error.reason}, error.status)
-        elif refusal.status == 401 and request.path.endswith("/"):
-            answer = self._asked_for_token(401, "")
-        else:
-            answer = _json({"error": refusal.why}, refusal.status)
+        try:
+            answer = await self._answer(request, handler)
+        except web.HTTPException as error:
+            answer = _json({"error": error.reason}, error.status)
+        except Exception:
+            logger.exception("a request failed", path=request.path)
+            answer = _json({"error": "this went wrong; the worker's log says how"}, 500)
         if answer.status == 401:
             answer.headers["WWW-Authenticate"] = "Bearer"
         answer.headers.update(_HEADERS)
         return answer
+
+    async def _answer(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        refusal = None if request.path in _OPEN else self._access.refuses(request)
+        if refusal is None:
+            return await handler(request)
+        if refusal.status == 401 and request.path.endswith("/"):
+            return self._asked_for_token(401, "")
+        return _json({"error": refusal.why}, refusal.status)
 
     def _asked_for_token(self, status: int, error: str) -> web.Response:
         body = self._form.replace("<!--error-->", error)
@@ -145,8 +158,13 @@ class _Pages:
 
     async def login(self, request: web.Request) -> web.Response:
         """The token, once, for a cookie."""
-        given = (await request.post()).get("token", "")
-        cookie = await self._access.session(given if isinstance(given, str) else "")
+        try:
+            async with asyncio.timeout(_FORM_S):
+                # As our page sends it. aiohttp's own reading takes any encoding and form, and fails by many.
+                form = parse_qs((await request.read()).decode(), max_num_fields=_FIELDS)
+        except (ValueError, TimeoutError):
+            return _json({"error": "the token is expected as a form's field, in UTF-8"}, 400)
+        cookie = await self._access.session(form.get("token", [""])[0])
         if not cookie:
             return self._asked_for_token(401, "That is not the token.")
         answer = web.Response(status=303, headers={"Location": "/status/"})
@@ -189,7 +207,7 @@ class _Pages:
         asked = request.query
         wanted = Wanted(**{name: asked.get(name, "") for name in Wanted._fields})
         try:
-            start = max(0, int(asked.get("start", "0")))
+            start = min(max(0, int(asked.get("start", "0"))), sys.maxsize)
             found = await asyncio.to_thread(self._matching, wanted)
         except ValueError:
             return _json({"error": "start is a whole number"}, 400)
