@@ -9,8 +9,8 @@ from aiohttp import web
 class Served:
     """Serves ``app`` at ``url`` until it is closed."""
 
-    def __init__(self, app: web.Application) -> None:
-        self._runner = web.AppRunner(app, access_log=None)
+    def __init__(self, app: web.Application, runner: web.AppRunner | None = None) -> None:
+        self._runner = runner or web.AppRunner(app, access_log=None)
         self._loop = asyncio.new_event_loop()
         started = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(started,), daemon=True)

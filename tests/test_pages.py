@@ -91,11 +91,11 @@ class Pages(Served):
         self.tasks: list[Any] = []
         given = Settings.model_validate({"worker": worker | {"web_port": 0}})
         application = web.Application()
-        serving = SimpleNamespace(web_app=application)
-        app = SimpleNamespace(web=serving, task=self.tasks.append)
+        self.web = SimpleNamespace(web_app=application)
+        app = SimpleNamespace(web=self.web, task=self.tasks.append)
         role = cast("OwnRole", _Role())
         pages.serve(cast("App", app), given, role, Access(given.worker))
-        super().__init__(application)
+        super().__init__(application, self.web._runner)
 
     def ask(
         self, method: str, path: str, body: bytes = b"", **headers: str
@@ -200,3 +200,23 @@ def test_what_fails_is_logged_and_answered_with_all_headers(local: Pages, monkey
     assert b"canary" not in body
     assert json.loads(body)["error"]
     assert "a canary" in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"GET /status/ HTTP/1.1\r\nHost: loc", b"GET /health HTTP/1.1\r\nHost: x\r\n\r\nGET"]
+)
+def test_who_asks_for_nothing_is_not_waited_for(monkeypatch, sent: bytes) -> None:
+    """Each connection takes a descriptor, and a token is asked for only when a head is there."""
+    monkeypatch.setattr(pages, "_IDLE_S", 0.5)
+    running = Pages(web_token=TOKEN)
+    address = running.url.removeprefix("http://").split(":")
+    with socket.create_connection((address[0], int(address[1])), timeout=10) as connection:
+        connection.sendall(sent)
+        while connection.recv(65_536):
+            pass
+    running.close()
+
+
+def test_a_form_that_does_not_come_is_not_waited_for(monkeypatch, guarded: Pages) -> None:
+    monkeypatch.setattr(pages, "_FORM_S", 0.2)
+    assert guarded.ask("POST", "/status/login", b"token=", Content_Length="100")[0] == 400

@@ -29,6 +29,9 @@ from topics.transport import App
 
 logger = log.get("pages")
 
+#: How long a connection may stay open on which no request has come in full.
+_IDLE_S = 30.0
+
 #: How long a form may take to come, and how many fields are looked at.
 _FORM_S, _FIELDS = 10.0, 10
 
@@ -77,6 +80,8 @@ def serve(app: App, settings: Settings, role: OwnRole, access: Access) -> None:
     app.task(lookout.run)
     pages = _Pages(settings, role, lookout, Readiness(app, role.name), access)
     application: web.Application = app.web.web_app
+    # In place of Faust's, whose connections stay open for an hour though nothing is ever asked on them.
+    app.web._runner = web.AppRunner(application, access_log=None, keepalive_timeout=_IDLE_S)
     application.middlewares.append(pages.guard)
     application.add_routes(
         [
