@@ -144,6 +144,36 @@ def test_check_names_what_is_wrong_once(run: Run, variables: dict[str, str], nam
     assert named in line
 
 
+@pytest.mark.parametrize(
+    "servers",
+    [
+        "", " ", ",", "a:1,", "a:1,,b:1", "127.0.0.1:99999", "a:0", "a:65536", "a:b", "a:", ":9092", "a b",
+        "a b:1", "a:1 b:2", "ftp://x", "PLAINTEXT://x:1", "me@x:1", "x:1/y", "::1:9092", "[::1:9092", "[x]:1",
+        "a\x1b[2J:1", "a:1\n", "a:\u0661", "a\u202e:1", "a:1;b:1",
+    ],
+)  # fmt: skip
+def test_what_is_no_list_of_brokers_is_refused(run: Run, servers: str) -> None:
+    done = run("check", KAFKA__BOOTSTRAP_SERVERS=servers)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "kafka.bootstrap_servers" in line
+
+
+@pytest.mark.parametrize(
+    "servers",
+    [
+        "localhost:9092",
+        "a:1, b-2.example:65535 ,c_3",
+        "10.0.0.1:9092",
+        "[::1]:9092,[fe80::1%eth0]:9092",
+        "büro:1",
+    ],
+)
+def test_brokers_are_named_as_both_client_libraries_take_them(run: Run, servers: str) -> None:
+    done = run("check", KAFKA__BOOTSTRAP_SERVERS=servers)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_check_names_everything_that_is_wrong(run: Run) -> None:
     done = run("check", KAFKA__SSL_CAFILE="gone.pem", AVSTAR__API_KEY_FILE="gone", TAIL__PROFILE="gone.toml")
     assert [

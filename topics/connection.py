@@ -1,5 +1,6 @@
 """How Kafka is reached: one settings section for both client libraries."""
 
+import re
 import ssl
 from base64 import b64encode
 from pathlib import Path
@@ -15,13 +16,18 @@ from schemas.secret import Secret
 #: librdkafka insists on a group for each consumer. Nobody joins this one, but its coordinator is asked for.
 READERS = "spotstream-reader"
 
+#: A broker; without a port both client libraries take 9092.
+_SERVER = re.compile(r"([^\s:/@\[\],]+|\[[0-9A-Fa-f:.]+(%[\w.-]+)?\])(:(?P<port>[0-9]{1,9}))?")
+
 
 class KafkaSettings(BaseModel):
     """The ``kafka`` section: where the brokers are and how to prove who we are."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    bootstrap_servers: str = Field("localhost:9092", description="brokers, host:port, comma-separated")
+    bootstrap_servers: str = Field(
+        "localhost:9092", description="brokers, host:port, comma-separated; of IPv6 [address]:port"
+    )
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="of the brokers' listener: SASL says who we are, SSL encrypts"
     )
@@ -69,6 +75,18 @@ class KafkaSettings(BaseModel):
     )
     validated_partitions: int = Field(8, ge=1, description="of each avion.validated topic; more likewise")
     timeout_s: float = Field(15.0, gt=0, description="how long a command waits for the broker")
+
+    @field_validator("bootstrap_servers")
+    @classmethod
+    def _addresses(cls, given: str) -> str:
+        # What is none of ours would be taken for something else: librdkafka counts ports modulo 65,536.
+        for server in given.split(","):
+            found = _SERVER.fullmatch(server.strip(" "))
+            if not found or not server.isprintable():
+                raise ValueError(f"{server!r} is not as host:port, or [address]:port of IPv6")
+            if found["port"] and not 0 < int(found["port"]) < 65_536:
+                raise ValueError(f"{server!r} has no port from 1 to 65535")
+        return given
 
     @field_validator("oauth_token_url")
     @classmethod
