@@ -25,6 +25,7 @@ from pydantic_settings import (
 from schemas.errors import UsageError
 from schemas.network import anonymous, in_clear
 from schemas.registry import RegistrySettings
+from schemas.setting import File, Name, Seconds
 from streams.dispatch.policy import Action, Status
 from topics.connection import KafkaSettings
 
@@ -41,14 +42,14 @@ class AvstarSettings(_Section):
 
     base_url: str = Field("https://api.traffic-system.example", description="base address of the API")
     api_key: SecretStr = Field(SecretStr(""), description="scoped API key; better given in a file")
-    api_key_file: Path | None = Field(None, description="file with the API key, read again when it changes")
+    api_key_file: File | None = Field(None, description="file with the API key, read again when it changes")
     oauth_client_id: str = Field(
         "", pattern=r"^[\x20-\x7e]*$", description="with one, OAuth2 tokens are used, not the API key"
     )
     oauth_client_secret: SecretStr = Field(
         SecretStr(""), description="the client's secret; better given in a file"
     )
-    oauth_client_secret_file: Path | None = Field(
+    oauth_client_secret_file: File | None = Field(
         None, description="file with the client's secret, read again when it changes"
     )
     oauth_token_url: str = Field("", description="of the token endpoint; empty: base_url/oauth/token")
@@ -56,28 +57,28 @@ class AvstarSettings(_Section):
     oauth_client_auth: Literal["basic", "post"] = Field(
         "basic", description="id and secret in the Authorization header or in the form"
     )
-    oauth_timeout_s: float = Field(
+    oauth_timeout_s: Seconds = Field(
         10.0, gt=0, description="for a token request; half of request_timeout_s at the most"
     )
-    request_timeout_s: float = Field(30.0, gt=0, description="for a request in all")
-    connect_timeout_s: float = Field(5.0, gt=0, description="to connect, TLS included")
-    read_timeout_s: float = Field(30.0, gt=0, description="longest silence while an answer is awaited")
-    keepalive_s: float = Field(60.0, gt=0, description="how long an idle connection is kept")
-    dns_cache_s: float = Field(30.0, ge=1, description="how long an address that was looked up is used")
+    request_timeout_s: Seconds = Field(30.0, gt=0, description="for a request in all")
+    connect_timeout_s: Seconds = Field(5.0, gt=0, description="to connect, TLS included")
+    read_timeout_s: Seconds = Field(30.0, gt=0, description="longest silence while an answer is awaited")
+    keepalive_s: Seconds = Field(60.0, gt=0, description="how long an idle connection is kept")
+    dns_cache_s: Seconds = Field(30.0, ge=1, description="how long an address that was looked up is used")
     plain_http: bool = Field(
         False,
         description="allow http addresses beyond this machine, the registry's with a password too; "
         "credentials cross the network readable",
     )
-    ssl_cafile: Path | None = Field(
+    ssl_cafile: File | None = Field(
         None, description="PEM file with the only authority that is trusted; none: the system's"
     )
-    ssl_certfile: Path | None = Field(None, description="PEM file with the client's certificate")
-    ssl_keyfile: Path | None = Field(None, description="PEM file with the client's key, unencrypted")
+    ssl_certfile: File | None = Field(None, description="PEM file with the client's certificate")
+    ssl_keyfile: File | None = Field(None, description="PEM file with the client's key, unencrypted")
     proxy: str = Field("", description="HTTP proxy for the API and the token endpoint, http://host:port")
     proxy_username: str = Field("", description="for the proxy's basic authentication")
     proxy_password: SecretStr = Field(SecretStr(""), description="the proxy's password; better in a file")
-    proxy_password_file: Path | None = Field(
+    proxy_password_file: File | None = Field(
         None, description="file with the proxy's password, read again when it changes"
     )
     ledger_url: str = Field("", description="the sandbox's ledger, for the audit; empty at the real API")
@@ -89,7 +90,7 @@ class TailSettings(_Section):
     name: str = Field(
         "tail", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="a tailer's name; one runs under it"
     )
-    profile: str = Field("avion", description="mapping profile, a built-in's name or a TOML file")
+    profile: Name = Field("avion", description="mapping profile, a built-in's name or a TOML file")
     partitioning: Literal["file", "block"] = Field(
         "file", description="block spreads one file over all partitions"
     )
@@ -97,19 +98,19 @@ class TailSettings(_Section):
     max_record_bytes: int = Field(
         1_048_576, ge=1024, le=4_194_304, description="longest record that is taken"
     )
-    transaction_timeout_s: float = Field(
+    transaction_timeout_s: Seconds = Field(
         15.0, gt=0, description="after which the broker aborts a silent tailer's"
     )
     watch: Literal["auto", "poll"] = Field(
         "auto", description="auto: the kernel's notices where there are any; poll: look again and again"
     )
-    rotated_after_s: float = Field(
+    rotated_after_s: Seconds = Field(
         5.0, gt=0, description="silence after which a file that was rotated away is at its end"
     )
-    complete_after_s: float = Field(
+    complete_after_s: Seconds = Field(
         0.0, ge=0, description="silence after which any file is at its end; 0: never, while followed"
     )
-    copy_wait_s: float = Field(
+    copy_wait_s: Seconds = Field(
         10.0,
         ge=0,
         description="silence after which a file equal to another's beginning is no copy in the making",
@@ -155,8 +156,10 @@ class DispatchSettings(_Section):
     per_partition: int = Field(
         15, ge=1, le=256, description="of these from one partition; 1 keeps strict order"
     )
-    backoff_base_s: float = Field(0.2, gt=0, description="full jitter: random(0, min(cap, base * 2^attempt))")
-    backoff_cap_s: float = Field(20.0, gt=0, description="longest wait between two attempts")
+    backoff_base_s: Seconds = Field(
+        0.2, gt=0, description="full jitter: random(0, min(cap, base * 2^attempt))"
+    )
+    backoff_cap_s: Seconds = Field(20.0, gt=0, description="longest wait between two attempts")
     give_up_after_attempts: int = Field(
         0, ge=0, description="of a batch that fails while others are taken; 0: never"
     )
@@ -171,11 +174,11 @@ class BreakerSettings(_Section):
     """The ``breaker`` section: when dispatch stops sending for a while, because Avstar is ill."""
 
     error_rate: float = Field(0.05, ge=0, lt=1, description="share of failed requests above which it opens")
-    window_s: float = Field(60.0, gt=0, description="over how long they are counted")
+    window_s: Seconds = Field(60.0, gt=0, description="over how long they are counted")
     minimum_calls: int = Field(
         50, ge=1, description="requests in that time without which it does not open: a few say nothing"
     )
-    open_s: float = Field(5.0, gt=0, description="until a single batch tries whether Avstar is well again")
+    open_s: Seconds = Field(5.0, gt=0, description="until a single batch tries whether Avstar is well again")
 
 
 class DlqSettings(_Section):
@@ -191,15 +194,15 @@ class DlqSettings(_Section):
     flood_refused: int = Field(
         100, ge=0, description="records that Avstar refuses in a row before dispatch pauses; 0: never"
     )
-    flood_pause_s: float = Field(60.0, gt=0, description="until dispatch tries one request again")
+    flood_pause_s: Seconds = Field(60.0, gt=0, description="until dispatch tries one request again")
 
 
 class WorkerSettings(_Section):
     """The ``worker`` section: the processes that run the agents."""
 
-    session_timeout_s: float = Field(8.0, ge=6, description="after which a silent worker's partitions move")
-    drain_s: float = Field(3.0, gt=0, description="to finish what is in flight when partitions are revoked")
-    transaction_timeout_s: float = Field(
+    session_timeout_s: Seconds = Field(8.0, ge=6, description="after which a silent worker's partitions move")
+    drain_s: Seconds = Field(3.0, gt=0, description="to finish what is in flight when partitions are revoked")
+    transaction_timeout_s: Seconds = Field(
         15.0, gt=0, description="after which the broker aborts a transaction"
     )
     web_host: str = Field("127.0.0.1", description="address that metrics and status bind to")
@@ -210,7 +213,7 @@ class WorkerSettings(_Section):
         SecretStr(""),
         description="bearer token for pages and metrics, needed beyond this machine; better given in a file",
     )
-    web_token_file: Path | None = Field(None, description="file with the token, read again when it changes")
+    web_token_file: File | None = Field(None, description="file with the token, read again when it changes")
     peer_url: str = Field(
         "",
         pattern=r"^(https?://.+)?$",

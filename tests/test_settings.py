@@ -45,6 +45,40 @@ def test_a_wrong_variable_is_named(monkeypatch, variable, value, named):
         load()
 
 
+def settings_of(kind):
+    """Variables of the settings that are of this kind; the registry's section has types of its own."""
+    for section, field in Settings.model_fields.items():
+        for name, setting in field.annotation.model_fields.items():
+            if kind(name, str(setting.annotation)) and section != "registry":
+                yield f"SPOTSTREAM_{section}__{name}".upper(), f"{section}.{name}"
+
+
+FILES = list(settings_of(lambda _, annotation: "Path" in annotation))
+SPANS = list(settings_of(lambda name, _: name.endswith("_s")))
+
+
+@pytest.mark.parametrize(("variable", "named"), [*FILES, ("SPOTSTREAM_TAIL__PROFILE", "tail.profile")])
+def test_an_empty_path_is_not_the_working_directory(monkeypatch, variable, named):
+    monkeypatch.setenv(variable, "")
+    with pytest.raises(UsageError, match=rf"{re.escape(named)}: .*is empty"):
+        load()
+
+
+@pytest.mark.parametrize("value", ["inf", "1e300", "604801", "nan", "-1"])
+@pytest.mark.parametrize(("variable", "named"), SPANS)
+def test_a_span_of_time_fits_what_counts_it(monkeypatch, variable, named, value):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(UsageError, match=re.escape(named)):
+        load()
+
+
+@pytest.mark.parametrize("name", ["partitions", "validated_partitions"])
+def test_partitions_are_no_more_than_a_broker_can_make(monkeypatch, name):
+    monkeypatch.setenv(f"SPOTSTREAM_KAFKA__{name}", "10001")
+    with pytest.raises(UsageError, match=f"kafka.{name}"):
+        load()
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [

@@ -3,7 +3,6 @@
 import re
 import ssl
 from base64 import b64encode
-from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 from schemas.errors import UsageError
 from schemas.network import anonymous, in_clear, tls
 from schemas.secret import Secret
+from schemas.setting import File, Seconds
 
 #: librdkafka insists on a group for each consumer. Nobody joins this one, but its coordinator is asked for.
 READERS = "spotstream-reader"
@@ -31,11 +31,11 @@ class KafkaSettings(BaseModel):
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="of the brokers' listener: SASL says who we are, SSL encrypts"
     )
-    ssl_cafile: Path | None = Field(
+    ssl_cafile: File | None = Field(
         None, description="PEM file with the only authority of brokers that is trusted; none: the system's"
     )
-    ssl_certfile: Path | None = Field(None, description="PEM file with the client's certificate")
-    ssl_keyfile: Path | None = Field(
+    ssl_certfile: File | None = Field(None, description="PEM file with the client's certificate")
+    ssl_keyfile: File | None = Field(
         None, description="PEM file with the client's key, unencrypted; none: it is in ssl_certfile, too"
     )
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = Field(
@@ -43,7 +43,7 @@ class KafkaSettings(BaseModel):
     )
     sasl_username: str = Field("", description="for PLAIN and SCRAM")
     sasl_password: SecretStr = Field(SecretStr(""), description="for PLAIN and SCRAM; better given in a file")
-    sasl_password_file: Path | None = Field(
+    sasl_password_file: File | None = Field(
         None, description="file with the password, read again for each new client"
     )
     oauth_token_url: str = Field("", description="of the token endpoint, for OAUTHBEARER")
@@ -51,11 +51,11 @@ class KafkaSettings(BaseModel):
     oauth_client_secret: SecretStr = Field(
         SecretStr(""), description="the client's secret; better given in a file"
     )
-    oauth_client_secret_file: Path | None = Field(
+    oauth_client_secret_file: File | None = Field(
         None, description="file with the client's secret, read again for each new client"
     )
     oauth_scope: str = Field("", description="scopes to ask for, separated by spaces; empty: the usual ones")
-    oauth_cafile: Path | None = Field(
+    oauth_cafile: File | None = Field(
         None, description="PEM file with the authority of the token endpoint; none: the system's"
     )
     replication_factor: int = Field(
@@ -71,10 +71,13 @@ class KafkaSettings(BaseModel):
     partitions: int = Field(
         8,
         ge=1,
+        le=10_000,
         description="of avion.raw and avstar.batches; more only with `topics apply --allow partitions`",
     )
-    validated_partitions: int = Field(8, ge=1, description="of each avion.validated topic; more likewise")
-    timeout_s: float = Field(15.0, gt=0, description="how long a command waits for the broker")
+    validated_partitions: int = Field(
+        8, ge=1, le=10_000, description="of each avion.validated topic; more likewise"
+    )
+    timeout_s: Seconds = Field(15.0, gt=0, description="how long a command waits for the broker")
 
     @field_validator("bootstrap_servers")
     @classmethod
