@@ -146,7 +146,10 @@ class Profile(BaseModel):
         {}, description="columns of fixed-width lines, those of all kinds and those that one kind has"
     )
     line_length: int = Field(
-        0, ge=0, description="characters in a fixed-width line; longer ones are rejected; 0: any"
+        0,
+        ge=0,
+        le=1_000_000_000,
+        description="characters in a fixed-width line; longer ones are rejected; 0: any",
     )
     xml: Markup | None = Field(None, description="record elements and where the columns are in them")
 

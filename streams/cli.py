@@ -44,6 +44,13 @@ def _tell_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _named(paths: list[str] | None) -> list[str] | None:
+    """An empty path, such as a variable's that is not set, would be the working directory in places."""
+    if "" in (paths or ()):
+        raise UsageError("a PATH is empty", remedy="give a file, a folder or a glob")
+    return paths
+
+
 @app.callback()
 def _spotstream(
     *,
@@ -99,7 +106,9 @@ def generate(
 
 @app.command()
 def tail(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH…", help="Files, folders and globs.")],
+    paths: Annotated[
+        list[str], typer.Argument(metavar="PATH…", callback=_named, help="Files, folders and globs.")
+    ],
     *,
     profile: Annotated[str, typer.Option(help="Mapping profile, a name or a TOML file.")] = "",
     once: Annotated[bool, typer.Option("--once", help="Stop at the end of what is there.")] = False,
@@ -138,7 +147,9 @@ def worker(
 @app.command()
 def demo(
     *,
-    file: Annotated[list[str] | None, typer.Option(help="Tail these instead of a generated log.")] = None,
+    file: Annotated[
+        list[str] | None, typer.Option(callback=_named, help="Tail these instead of a generated log.")
+    ] = None,
     profile: Annotated[str, typer.Option(help="Mapping profile of the files.")] = "",
     records: Annotated[int, typer.Option(min=1, help="Of the generated log.")] = 100_000,
     seed: Annotated[int, typer.Option(help="Another one gives another log; the same one the same.")] = 0,
@@ -365,7 +376,9 @@ def profile_check(
     *,
     profile: Annotated[str, typer.Option(help="Mapping profile, a name or a TOML file.")] = "",
     first: Annotated[int, typer.Option(min=0, help="Rejections to show in full.")] = 20,
-    mapped: Annotated[int, typer.Option(min=0, help="Accepted records to show as they are mapped.")] = 2,
+    mapped: Annotated[
+        int, typer.Option(min=0, max=1_000_000, help="Accepted records to show as they are mapped.")
+    ] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="Print one object.")] = False,
 ) -> int:
     """What would be rejected of a file, and why; needs no Kafka. Exit status 1 when something would."""
@@ -406,10 +419,11 @@ def config_check() -> int:
 @app.command()
 def doctor(
     paths: Annotated[
-        list[str] | None, typer.Argument(metavar="[PATH…]", help="Files, folders and globs to be tailed.")
+        list[str] | None,
+        typer.Argument(metavar="[PATH…]", callback=_named, help="Files, folders and globs to be tailed."),
     ] = None,
     *,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that it may take.")] = 10.0,
+    timeout: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds that it may take.")] = 10.0,
     json: Annotated[bool, typer.Option("--json", help="Print one object.")] = False,
 ) -> int:
     """What is reachable, what is wrong, and what to do; changes nothing and sends no record.

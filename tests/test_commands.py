@@ -182,3 +182,25 @@ def test_ctrl_c_ends_a_command_as_it_ends_any_program(run: Run, monkeypatch: pyt
 
     monkeypatch.setattr(deadletters, "summaries", interrupted)
     assert run("dlq", "list") == (130, "", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("tail", ""), "a PATH is empty"),
+        (("tail", "log.csv", ""), "a PATH is empty"),
+        (("doctor", ""), "a PATH is empty"),
+        (("demo", "--file", ""), "a PATH is empty"),
+        (("doctor", "--timeout", "inf"), "--timeout"),
+        (("doctor", "--timeout", "nan"), "--timeout"),
+        (("profile", "check", "log.csv", "--mapped", "9" * 30), "--mapped"),
+    ],
+)
+def test_what_cannot_be_meant_is_wrong_usage(
+    arguments: tuple[str, ...], told: str, monkeypatch, capsys
+) -> None:
+    monkeypatch.setattr("sys.argv", ["spotstream", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err

@@ -272,6 +272,7 @@ def test_the_documented_pieces_of_profiles_are_right(table: str) -> None:
         ('format = "xml"\n[xml]\nrecord = "r"\nfields = {spotid = "a"}', "no such column: spotid"),
         ('format = "xml"\n[xml]\nrecord = "r"\nfields = {spot_id = "a"}', "no column for record_type"),
         ('encoding = "shift_jis"', "shift_jis cannot be read"),
+        ("line_length = 999999999999999999999999", "line_length: "),
     ],
 )
 def test_a_wrong_profile_of_another_format_is_told(tmp_path: Path, toml: str, told: str) -> None:
