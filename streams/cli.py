@@ -1,6 +1,5 @@
 """The command line. Each command imports what it runs, so that ``spotstream --help`` stays quick."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -8,6 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from schemas.errors import Problem, UsageError
+from streams import output
 from topics.drift import Allowed
 
 app = typer.Typer(
@@ -476,18 +476,26 @@ def _wrong_usage(error: typer.TyperException) -> int:
     return error.exit_code
 
 
+def _run() -> None:
+    try:
+        sys.exit(app(standalone_mode=False))
+    except SystemExit:
+        sys.stdout.flush()  # at the interpreter's end an error would change the exit status, and not be told
+        raise
+
+
 def main() -> None:
     """Run a command. What goes wrong is one line on stderr and an exit status; --debug adds the traceback."""
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
     try:
-        sys.exit(app(standalone_mode=False))
+        output.prepare()
+        _run()
     except typer.TyperException as error:
         sys.exit(_wrong_usage(error))
     except BrokenPipeError:
-        # Whoever read our output has enough of it; the flush at the interpreter's end must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        output.give_up()  # whoever read it has enough of it
         sys.exit(1)
     except Exception as error:
         if debug:
@@ -497,6 +505,7 @@ def main() -> None:
         from streams.console import printable
 
         print(*map(printable, (f"spotstream: {error}", *error.below)), sep="\n", file=sys.stderr)
+        output.finish()
         sys.exit(error.exit_status)
 
 

@@ -1,7 +1,6 @@
 """Validated records as JSON lines on stdout: ``spotstream subscribe``."""
 
 import gc
-import os
 import select
 import signal
 import sys
@@ -10,7 +9,7 @@ from datetime import UTC, datetime
 
 import orjson
 
-from streams import moment
+from streams import moment, output
 from streams.settings import Settings
 from streams.subscription import Record, chunks
 
@@ -23,16 +22,15 @@ def run(settings: Settings, kind: str, since: str, *, follow: bool) -> int:
     start = moment.parse(since, datetime.now(UTC), name="--since") if since else None
     gc.freeze()  # records hold no cycles, and looking for some over and over costs a fifth of the speed
     gc.set_threshold(100_000, 20, 50)
-    output = _Output()
+    printed = _Output()
     try:
         with closing(chunks(settings, kind, since=start, follow=follow)) as found:
             for chunk in found:
-                output.print(chunk)
+                printed.print(chunk)
     except KeyboardInterrupt:
         pass
     except BrokenPipeError:
-        # Whoever read our output has enough of it; the flush at the interpreter's end must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        output.give_up()  # whoever read it has enough of it
     return 0
 
 

@@ -137,14 +137,15 @@ def write(stream: BinaryIO, lines: Iterable[Line], truth_stream: BinaryIO | None
 
 
 def print_log(records: int, seed: int, bad_rate: float, format: Format, truth: Path | None) -> None:  # noqa: A002
-    """The log on stdout, the truth in a file; raises :class:`UsageError` when that cannot be opened."""
+    """The log on stdout, the truth in a file; raises :class:`UsageError` when that cannot be written."""
     try:
-        truth_stream = truth.open("wb") if truth else nullcontext()
-    except OSError as error:
+        with truth.open("wb") if truth else nullcontext() as known:
+            write(sys.stdout.buffer, generate(records, seed, bad_rate, format), known)
+            sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # the output's are told as such
         raise UsageError(f"cannot be written: {error.strerror}", where=str(truth)) from None
-    with truth_stream as known:
-        write(sys.stdout.buffer, generate(records, seed, bad_rate, format), known)
-        sys.stdout.buffer.flush()
 
 
 class _Log:
