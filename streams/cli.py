@@ -468,11 +468,13 @@ def bench(
 
 def _wrong_usage(error: typer.TyperException) -> int:
     """Say what is wrong with the command line, in one line and not in typer's six; gives the exit status."""
+    from streams.console import printable
+
     context: Any = getattr(error, "ctx", None)
     where = context.command_path if context else "spotstream"
     # It is empty where a command without arguments has printed its help.
     if what := " ".join(error.format_message().split()).rstrip("."):
-        print(f"{where}: {what}; see `{where} --help`", file=sys.stderr)
+        print(printable(f"{where}: {what}; see `{where} --help`"), file=sys.stderr)
     return error.exit_code
 
 
