@@ -58,7 +58,7 @@ def test_an_error_is_one_line_that_the_terminal_does_not_obey(monkeypatch, capsy
 
 
 def test_lines_of_a_log_stand_below_an_error_as_lines(monkeypatch, capsys) -> None:
-    def fail() -> None:
+    def fail(**_: object) -> None:
         raise Problem("did not start", where="kafka", below=["the disk is full", HOSTILE])
 
     monkeypatch.setattr(cli, "app", fail)
