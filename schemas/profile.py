@@ -43,6 +43,8 @@ DIRECTIVES: dict[str, str] = {
 }
 _DIRECTIVE = re.compile("%-?.")
 _XML_NAME = re.compile(r"[^\W\d][\w.-]*")
+#: Some encodings take these for other characters.
+_ESCAPES = rb"\u0041 \x41" + b"\x1b$B0!"
 _IGNORED_IN_HEADINGS = re.compile(r"[\s_.\-\ufeff]+")
 
 
@@ -321,13 +323,13 @@ class Profile(BaseModel):
 def is_readable(encoding: str) -> bool:
     """Whether files in ``encoding`` can be read: UTF-8, UTF-16, or one byte a character with ASCII's in it.
 
-    What is left out (Shift-JIS, UTF-32, EBCDIC) has the bytes of delimiters inside other characters.
+    What is left out (Shift-JIS, ISO-2022, UTF-32, EBCDIC) has the bytes of delimiters in other characters.
     """
     try:
         name = lookup(encoding).name
         if name.startswith("utf-16"):
             return True
-        ascii_ = bytes(range(128))
+        ascii_ = bytes(range(128)) + _ESCAPES
         return ascii_.decode(name) == ascii_.decode("ascii") and all(
             bytes([lead, 0x41]).decode(name, "replace").endswith("A") for lead in range(128, 256)
         )
@@ -364,7 +366,7 @@ def load(name_or_path: str | Path) -> Profile:
     where = str(name_or_path)
     text = read(name_or_path)
     try:
-        return Profile.model_validate(tomllib.loads(text))
+        found = Profile.model_validate(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"not valid TOML: {error}", where=where) from None
     except ValidationError as error:
@@ -376,6 +378,30 @@ def load(name_or_path: str | Path) -> Profile:
             else first["msg"].removeprefix("Value error, ")
         )
         raise UsageError(f"{key}: {what}" if key else what, where=f"profile {where}") from None
+    if what := _contradiction(found):
+        raise UsageError(what, where=f"profile {where}")
+    return found
+
+
+def _contradiction(given: Profile) -> str:
+    """What of it would take records for something else; empty: nothing.
+
+    Asked where a profile is read, not of those that files were published with: their records stay readable.
+    """
+    for name in ("delimiter", "quote", "comment"):
+        if set(getattr(given, name)) & set("\r\n\0"):
+            return f"{name}: a line's end or NUL is never part of a line"
+    if given.delimiter == given.quote:
+        return "quote: it is the delimiter, too"
+    mark = given.comment
+    if mark and mark[0] == given.quote:
+        return "comment: records whose first field is quoted begin so"
+    if given.format in ("csv", "tsv") and len(mark) == 1 and mark.isalnum():
+        return "comment: a letter or digit begins records, too"
+    for spelling in (one for spellings in given.record_types.values() for one in spellings):
+        if mark and not given.record_type and spelling.startswith(mark):
+            return f"comment: records of the type {spelling} begin so"
+    return ""
 
 
 def read(name_or_path: str | Path) -> str:

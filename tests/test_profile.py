@@ -61,6 +61,20 @@ def test_a_profile_needs_little(tmp_path: Path) -> None:
         (MINIMAL + 'format = "xml"', 'xml is needed with format = "xml", and only there'),
         (MINIMAL + 'delimiter = ";;"', "delimiter: String should have at most 1 character"),
         (MINIMAL + "header = false", "columns are needed"),
+        (MINIMAL + "delimiter = '\"'", "quote: it is the delimiter, too"),
+        (MINIMAL + 'delimiter = "\\n"', "delimiter: a line's end"),
+        (MINIMAL + 'delimiter = "\\r"', "delimiter: a line's end"),
+        (MINIMAL + 'delimiter = "\\u0000"', "delimiter: a line's end or NUL"),
+        (MINIMAL + 'quote = "\\n"', "quote: a line's end"),
+        (MINIMAL + 'comment = "#\\n"', "comment: a line's end"),
+        (MINIMAL + "comment = '\"x'", "comment: records whose first field is quoted begin so"),
+        (MINIMAL + 'comment = "W"', "comment: a letter or digit begins records, too"),
+        (MINIMAL + 'comment = "2"', "comment: a letter or digit begins records, too"),
+        (MINIMAL + 'comment = "SP"', "comment: records of the type SPOT begin so"),
+        (MINIMAL + 'comment = "MG"', "comment: records of the type MG begin so"),
+        (MINIMAL + 'encoding = "unicode_escape"', "files in unicode_escape cannot be read"),
+        (MINIMAL + 'encoding = "raw_unicode_escape"', "files in raw_unicode_escape cannot be read"),
+        (MINIMAL + 'encoding = "iso2022_jp"', "files in iso2022_jp cannot be read"),
     ],
 )
 def test_a_wrong_profile_is_told_by_its_key(tmp_path: Path, toml: str, told: str) -> None:
@@ -70,6 +84,21 @@ def test_a_wrong_profile_is_told_by_its_key(tmp_path: Path, toml: str, told: str
         profile.load(path)
     assert told in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "toml", ['comment = "TOTAL"', 'comment = ""', 'comment = "//"', 'quote = ""', 'encoding = "latin-1"']
+)
+def test_what_only_looks_odd_is_right(tmp_path: Path, toml: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(MINIMAL + toml)
+    assert profile.load(path)
+
+
+def test_files_that_were_published_with_a_contradiction_stay_readable() -> None:
+    """Their profile is in their descriptor: without it all their records would be lost."""
+    before = descriptor(used=AVION.model_copy(update={"comment": "S"}))
+    assert Descriptor.load(before.dump()) == before
 
 
 def test_a_profile_that_is_not_there() -> None:
