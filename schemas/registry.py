@@ -5,7 +5,6 @@ from base64 import b64encode
 from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
@@ -14,6 +13,7 @@ from schemas.errors import Problem, Unreachable, UsageError
 from schemas.network import anonymous
 from schemas.redact import hide
 from schemas.secret import Secret
+from schemas.setting import File, Seconds
 
 
 class RegistrySettings(BaseModel):
@@ -24,9 +24,9 @@ class RegistrySettings(BaseModel):
     url: str = Field("http://localhost:8081", description="base address of a Confluent-compatible registry")
     username: str = Field("", description="for basic authentication")
     password: SecretStr = Field(SecretStr(""), description="for basic authentication; better given in a file")
-    password_file: Path | None = Field(None, description="file with the password, read at a command's start")
-    cafile: Path | None = Field(None, description="PEM file with the authority of the registry's certificate")
-    timeout_s: float = Field(10.0, gt=0, description="how long a request may take")
+    password_file: File | None = Field(None, description="file with the password, read at a command's start")
+    cafile: File | None = Field(None, description="PEM file with the authority of the registry's certificate")
+    timeout_s: Seconds = Field(10.0, gt=0, description="how long a request may take")
 
     _anonymous = field_validator("url")(anonymous)
 

@@ -46,10 +46,10 @@ def test_a_wrong_variable_is_named(monkeypatch, variable, value, named):
 
 
 def settings_of(kind):
-    """Variables of the settings that are of this kind; the registry's section has types of its own."""
+    """Variables of the settings that are of this kind."""
     for section, field in Settings.model_fields.items():
         for name, setting in field.annotation.model_fields.items():
-            if kind(name, str(setting.annotation)) and section != "registry":
+            if kind(name, str(setting.annotation)):
                 yield f"SPOTSTREAM_{section}__{name}".upper(), f"{section}.{name}"
 
 
