@@ -1,13 +1,19 @@
 """Where groups stand is asked again and again by processes that run on, whatever brokers do."""
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient, NewPartitions
+from conftest import MakeTopic
 from flow import until
 
 from streams.lab.kafka import Broker
+from topics.admin import LATEST, Asker
+from topics.connection import KafkaSettings
 
 pytestmark = pytest.mark.broker
 
@@ -49,3 +55,19 @@ def test_whoever_asks_outlives_the_broker(kafka: Broker, tmp_path: Path) -> None
         asking.kill()
         asking.wait(10)
     assert "too few" not in output.read_text()
+
+
+def test_what_is_known_of_a_topic_is_asked_for_again(broker: Broker, make_topic: MakeTopic) -> None:
+    """librdkafka keeps for minutes what it was told before a topic grew, or by a broker just started."""
+    topic = make_topic("grows", 1)
+    kafka = KafkaSettings(bootstrap_servers=broker.bootstrap)
+    asker, admin = Asker(kafka), AdminClient(kafka.confluent())
+
+    def known(partition: int) -> bool:
+        with contextlib.suppress(KafkaException):
+            return asker.offsets(topic, {partition: LATEST}, 5) == {partition: 0}
+        return False
+
+    until(lambda: known(0), 15)
+    admin.create_partitions([NewPartitions(topic, 2)])[topic].result(15)
+    until(lambda: known(1), 15)

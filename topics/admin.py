@@ -226,7 +226,13 @@ class Asker(_Client, Consumer):
         that it has just lost with its disk, without calling that an error.
         """
         asked = [TopicPartition(topic, partition, at) for partition, at in since.items()]
-        found = self.offsets_for_times(asked, timeout_s) if asked else []
+        try:
+            found = self.offsets_for_times(asked, timeout_s) if asked else []
+        except KafkaException as exception:
+            if exception.args[0].code() == KafkaError._UNKNOWN_PARTITION:
+                # librdkafka believes for minutes what a broker just started said, or one before a topic grew.
+                self.list_topics(topic, timeout_s)
+            raise
         for at in found:
             if at.error:
                 raise KafkaException(at.error)
