@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -234,7 +235,12 @@ def test_a_letter_that_is_not_there_or_not_meant_clearly_is_a_problem(
     validate(settings, log[0])
     with pytest.raises(Problem, match="no such dead letter"):
         raise command(settings, "dlq", "show", "feedfeedfeed").exception or AssertionError
+    listed = command(settings, "dlq", "list", "--json").stdout.splitlines()
+    ((first, times),) = Counter(json.loads(line)["key"][0] for line in listed).most_common(1)
+    assert times > 1
     with pytest.raises(Problem, match="dead letters begin so"):
+        raise command(settings, "dlq", "show", first).exception or AssertionError
+    with pytest.raises(Problem, match="the KEY is empty"):
         raise command(settings, "dlq", "show", "").exception or AssertionError
 
 

@@ -132,7 +132,8 @@ def test_the_end_is_where_it_stood_at_the_call(kafka: KafkaSettings, make_topic:
 @broker_needed
 def test_many_records_of_many_partitions_in_order(kafka: KafkaSettings, make_topic: MakeTopic) -> None:
     topic = make_topic(partitions=4)
-    producer = Producer(kafka.confluent(linger_ms=20))
+    # Idempotent: what is sent again, as while a new topic finds its leaders, keeps its order.
+    producer = Producer(kafka.confluent(linger_ms=20, enable_idempotence=True))
     for number in range(30_000):
         producer.produce(topic, b"%d" % number, partition=number % 4)
         producer.poll(0)
