@@ -1,6 +1,7 @@
 """The command line. Each command imports what it runs, so that ``spotstream --help`` stays quick."""
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -184,19 +185,25 @@ def up(
     run(data_dir, as_json=json)
 
 
+def _tell(changes: Iterable[object]) -> None:
+    """A line for each change of topics."""
+    from streams.console import printable
+
+    typer.echo("\n".join(printable(str(change)) for change in changes) or "the topics are as declared")
+
+
 @topics_app.command("plan")
 def topics_plan() -> int:
     """What apply would do: + create, ~ alter, ! alter if allowed by name, = leave though it differs.
 
     Exit status 1 if any + or ~.
     """
-    from streams.console import printable
     from streams.settings import load
     from topics.drift import Action
     from topics.provision import plan
 
     changes = plan(load().kafka)
-    typer.echo("\n".join(printable(str(change)) for change in changes) or "the topics are as declared")
+    _tell(changes)
     return int(any(change.action in (Action.CREATE, Action.ALTER) for change in changes))
 
 
@@ -209,12 +216,10 @@ def topics_apply(
     ] = None,
 ) -> None:
     """Create the topics that are missing and alter settings that differ; nothing shrinks unless allowed."""
-    from streams.console import printable
     from streams.settings import load
     from topics.provision import apply
 
-    done = [printable(str(change)) for change in apply(load().kafka, allow=allow or ())]
-    typer.echo("\n".join(done) or "the topics are as declared")
+    _tell(apply(load().kafka, allow=allow or ()))
 
 
 @app.command()

@@ -59,13 +59,11 @@ class Rows(ABC):
         for place, row in zip(places, self.read([values[place] for place in places]), strict=True):
             if isinstance(row, dict):
                 reasons[place] = [row]
-            elif isinstance(row, Unclear):
+                continue
+            if isinstance(row, Unclear):
                 reasons[place] = row.reasons
-                rows.append(row.row)
-                of.append(place)
-            else:
-                rows.append(row)
-                of.append(place)
+            rows.append(row.row if isinstance(row, Unclear) else row)
+            of.append(place)
         return [Listed(rows, np.array(of))] if rows else [], reasons
 
     def _decoded(self, value: bytes) -> str | Reason:
