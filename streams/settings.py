@@ -83,6 +83,8 @@ class AvstarSettings(_Section):
     )
     ledger_url: str = Field("", description="the sandbox's ledger, for the audit; empty at the real API")
 
+    _anonymous = field_validator("ledger_url")(anonymous)
+
 
 class TailSettings(_Section):
     """The ``tail`` section: following files."""

@@ -100,7 +100,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
         load()
 
 
-@pytest.mark.parametrize("name", ["registry.url", "worker.peer_url", "traces.endpoint"])
+@pytest.mark.parametrize("name", ["registry.url", "worker.peer_url", "traces.endpoint", "avstar.ledger_url"])
 @pytest.mark.parametrize(
     "url",
     ["http://me:hush@host:80", "https://hush@host/x", "http://host,http://me:hush@other", "http://[::1"],
