@@ -9,9 +9,12 @@ from schemas.errors import UsageError
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address (of version 6 with or without brackets) or name means this machine only."""
+    """Whether an address (of version 6 with or without brackets) or name means this machine only.
+
+    So do all names below ``localhost``: RFC 6761, 6.3.
+    """
     try:
-        return host == "localhost" or ip_address(host.strip("[]")).is_loopback
+        return f".{host}".endswith(".localhost") or ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
 

@@ -119,10 +119,12 @@ def test_a_registry_s_password_does_not_cross_the_network_in_the_clear():
         load({"registry": registry})
     assert load({"registry": registry, "avstar": {"plain_http": True}})
     assert load({"registry": registry | {"username": ""}})
-    for url in ("https://registry", "http://localhost:8081", "http://[::1]:8081", "http://127.0.0.1"):
-        assert load({"registry": registry | {"url": url}})
-    with pytest.raises(UsageError, match=r"registry\.url"):
-        load({"registry": registry | {"url": "https://registry,http://other"}})
+    for host in ("localhost:8081", "a.localhost", "[::1]:8081", "127.0.0.1"):
+        assert load({"registry": registry | {"url": f"http://{host}"}})
+    assert load({"registry": registry | {"url": "https://registry"}})
+    for url in ("https://registry,http://other", "http://nolocalhost"):
+        with pytest.raises(UsageError, match=r"registry\.url"):
+            load({"registry": registry | {"url": url}})
 
 
 def test_every_setting_is_documented_with_its_default():

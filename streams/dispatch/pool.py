@@ -124,8 +124,7 @@ def address(url: str, setting: str, *, plain: bool) -> URL:
         raise UsageError("not the address of an HTTP API", where=where)
     if found.user or found.password:
         raise UsageError("an address holds no credentials", where=where, remedy="use the settings for them")
-    here = is_loopback(found.host) or found.host.endswith(".localhost")
-    if found.scheme == "http" and not plain and not here:
+    if found.scheme == "http" and not plain and not is_loopback(found.host):
         raise UsageError(
             "credentials would cross the network in the clear",
             where=where,
