@@ -534,10 +534,10 @@ async def test_a_partition_is_taken_over_while_it_changes_its_leader(broker, mak
     refused = [KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError._DESTROY_BROKER]
     unheard, fence = [KafkaError._TRANSPORT], TransactionalProducer.fence
 
-    def fenced(producer):
+    def fenced(producer, timeout_s):
         if unheard:
             raise KafkaException(KafkaError(unheard.pop()))
-        fence(producer)
+        fence(producer, timeout_s)
 
     monkeypatch.setattr(TransactionalProducer, "fence", fenced)
 
@@ -686,6 +686,44 @@ async def test_a_transaction_that_its_coordinator_does_not_know(broker, make_top
     await owned.commit(lambda inner: inner.produce(target, b"2", partition=0), 20)
     assert committed(broker.bootstrap, unique, source) == 20
     assert await copied(broker, target, 1, 2) == {0: [1, 2]}
+    ownership._lanes.clear()
+    await ownership.close()
+
+
+async def test_a_note_alone_is_committed_by_another_producer(broker, make_topic, unique):
+    """The position stands where it stood, so it does not tell whether the note was committed."""
+    partition = TopicPartition(make_topic("source"), 0)
+    ownership = without_lanes(broker.bootstrap, unique)
+    await ownership.assign([partition], -1, "")
+    (owned,) = ownership.owned
+    await owned.commit(lambda _: None, 5)
+    owned._producer._producer = whose_transaction_is_unknown(_OFFSET_COMMIT)
+    await owned.commit(lambda _: None, 5, "a note")
+    ownership._lanes.clear()
+    await ownership.assign([partition], -1, "")
+    assert [(one.position, one.note) for one in ownership.owned] == [(5, "a note")]
+    ownership._lanes.clear()
+    await ownership.close()
+
+
+async def test_what_is_given_up_is_not_fenced_any_more(broker, make_topic, unique, monkeypatch):
+    """A transaction is to be repeated by another producer, and the partition goes: the next owner has it."""
+    ownership = without_lanes(broker.bootstrap, unique)
+    await ownership.assign([TopicPartition(make_topic("source"), 0)], -1, "")
+    (owned,) = ownership.owned
+    owned._producer._producer = whose_transaction_is_unknown(_OFFSET_COMMIT)
+    tries = []
+
+    def silent(*_):
+        tries.append(threading.current_thread())
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+    monkeypatch.setattr(TransactionalProducer, "fence", silent)
+    committing = asyncio.create_task(owned.commit(lambda _: None, 5))
+    await until(lambda: tries)
+    owned.abandon()
+    with pytest.raises(OwnershipLostError):
+        await asyncio.wait_for(committing, 10)
     ownership._lanes.clear()
     await ownership.close()
 

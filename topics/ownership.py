@@ -156,8 +156,9 @@ class Owned:
             finally:
                 committing.cancel()
             self._producer = await self._owner.replace(self, why)
-            # The position is in the transaction: it tells whether that was committed after all.
-            if await self._owner.position(self.partition) == offset.offset:
+            # Both are in the transaction: they tell whether that was committed after all.
+            place = await self._owner.place(self.partition)
+            if (place.position, place.note) == (offset.offset, offset.metadata):
                 return
 
     def pause(self) -> None:
@@ -276,7 +277,7 @@ class Ownership:
         """Another producer in the place of one that is of no use any more. Raises as :meth:`assign`."""
         logger.warning("a transaction is begun anew by another producer, %s: %s", why, owned.partition)
         await self.await_coordinator(owned)
-        return cast("TransactionalProducer", await self._demand(self._fence, owned.partition))
+        return cast("TransactionalProducer", await self._demand(self._fence, owned.partition, owned))
 
     def count_hung(self) -> str:
         """One more thread that is lost until this process ends. Raises :class:`Unreachable` at too many."""
@@ -285,10 +286,10 @@ class Ownership:
             raise Unreachable(f"{_MOST_HUNG} transactions hung", where=self.kafka.bootstrap_servers)
         return "it hangs"
 
-    async def position(self, partition: TopicPartition) -> int:
+    async def place(self, partition: TopicPartition) -> _Place:
         """What the group has committed of a partition, no transaction under way."""
         (place,) = await self._demand(self._read_places, [partition])
-        return cast("int", place.position)
+        return cast("_Place", place)
 
     async def _demand(self, call: Callable[..., Any], *args: Any) -> Any:
         """What is needed to own a partition. Raises :class:`Unreachable`, ``Denied``."""
@@ -331,11 +332,18 @@ class Ownership:
         self.joined = True
         return {tp: place.position for tp, place in zip(wanted, found, strict=True)}
 
-    def _fence(self, tp: TopicPartition) -> TransactionalProducer:
+    def _fence(self, tp: TopicPartition, owned: Owned | None = None) -> TransactionalProducer:
+        """``owned``: what is owned already. Once it is given up, to fence would end whoever has it next."""
         producer = TransactionalProducer(
             self.kafka, self.transactional_id(tp), timeout_s=self.transaction_timeout_s
         )
-        self._answer(lambda _: producer.fence())
+
+        def fence(timeout_s: float) -> None:
+            if owned and owned.lost:
+                raise AbandonedError(producer.transactional_id)
+            producer.fence(min(timeout_s, _ASK_S) if owned else timeout_s)
+
+        self._answer(fence)
         return producer
 
     def _read_places(self, wanted: list[TopicPartition]) -> list[_Place]:

@@ -94,17 +94,19 @@ class TransactionalProducer:
             )
         )
 
-    def fence(self) -> None:
+    def fence(self, timeout_s: float = 0) -> None:
         """End every earlier owner of this id and abort what it left open.
 
-        Raises ``KafkaException`` when the broker cannot be reached in time, ``Denied`` for want of an ACL.
+        Raises ``KafkaException`` when the broker cannot be reached in time (0: ``kafka.timeout_s``); that may
+        be tried again. ``Denied`` for want of an ACL.
         """
+        timeout_s = timeout_s or self._kafka.timeout_s
         try:
             # librdkafka rests half a second when it looks for the coordinator without a connection. The first
             # one, to a bootstrap address, is given up once the brokers are known; the next is to one of them.
             for _ in ("bootstrap", "broker"):
-                self._producer.list_topics(DLQ.name, timeout=self._kafka.timeout_s)
-            self._producer.init_transactions(self._kafka.timeout_s)
+                self._producer.list_topics(DLQ.name, timeout=timeout_s)
+            self._producer.init_transactions(timeout_s)
         except KafkaException as exception:
             self._raise_if_denied(exception.args[0])
             raise
