@@ -2,14 +2,14 @@
 
 Two processes, one partition of three records, windows of one or two. The group may give the partition to
 either at any moment and tells nobody else, so that the one that had it goes on as a zombie; either may die
-at any step; the broker may time a transaction out, and takes its time between a commit and its markers.
+at any step; the broker may time a transaction out, and takes its time between a commit and its markers. Of any
+step of a transaction a process may not learn what came of it: it fences anew, and the position tells.
 """
 
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 RECORDS = 3
-GENERATIONS = 3
 
 Violation = Literal["", "in two batches", "skipped", "robbed"]
 
@@ -22,16 +22,22 @@ class Rules(NamedTuple):
     generation_checked: bool = True  #: offsets are taken only of the group's current owner
     offset: Literal["inside", "after", "before"] = "inside"  #: where, beside its window's transaction
     reads_each_time: bool = True  #: also an owner that had the partition before
+    doubts: int = 0  #: how often in an assignment it is not told what came of a transaction
+    asks_after: bool = True  #: whether that was committed, before it is done again
+    generations: int = 3  #: how often the group chooses
 
 
 class Process(NamedTuple):
     """What a process knows. ``step``: how far it is in taking over, or in a transaction."""
 
-    step: Literal["out", "joined", "fenced", "read", "ready", "noted", "produced", "sent", "booked"] = "out"
+    step: Literal[
+        "out", "joined", "fenced", "read", "ready", "noted", "produced", "sent", "booked", "unsure", "again"
+    ] = "out"
     generation: int = 0
     epoch: int = 0
     position: int = 0
     end: int = 0  #: of the window in its transaction
+    doubts: int = 0  #: how often it may yet not be told what came of a transaction
 
 
 class Open(NamedTuple):
@@ -84,12 +90,10 @@ def successors(state: State, rules: Rules) -> Steps:
     yield from _broker(state)
     for number, process in enumerate(state.processes):
         name = "AB"[number]
-        if state.generation < GENERATIONS:
-            joined = Process("joined", state.generation + 1, position=process.position)
-            yield (
-                f"{name} joins",
-                state.with_process(number, joined, generation=state.generation + 1, owner=number),
-            )
+        if state.generation < rules.generations:
+            generation, doubts = state.generation + 1, rules.doubts
+            joined = Process("joined", generation, position=process.position, doubts=doubts)
+            yield f"{name} joins", state.with_process(number, joined, generation=generation, owner=number)
         if process.step != "out":
             yield f"{name} dies", state.with_process(number, Process())
         for what, after in _process(state, number, process, rules):
@@ -128,8 +132,19 @@ def _process(state: State, number: int, process: Process, rules: Rules) -> Steps
         yield from _produce(state, number, process, rules)
     elif process.step == "produced" and rules.offset == "inside":
         yield from _send_offsets(state, number, process, rules)
+        yield from _unsure(state, number, process, rules)
     elif process.step in ("produced", "sent"):
         yield from _commit(state, number, process, rules)
+        yield from _unsure(state, number, process, rules)
+    elif process.step == "unsure" and not decided:
+        fenced = process._replace(step="again", epoch=state.epoch + 1)
+        yield "fences again", state.with_process(number, fenced, epoch=state.epoch + 1, transaction=None)
+    elif process.step == "again" and not (pending and rules.stable_reads):
+        if rules.asks_after and state.position == process.end:
+            done = process._replace(step="ready", position=process.end)
+            yield "finds it committed", state.with_process(number, done)
+        else:
+            yield from _produce(state, number, process, rules)
     elif process.step == "booked" and not decided:
         yield from _commit_offset_alone(state, number, process, rules)
 
@@ -164,6 +179,17 @@ def _commit(state: State, number: int, process: Process, rules: Rules) -> Steps:
     decided = state.transaction._replace(decided=True)
     robbed = state.robbed or (state.owner != number and taken_over)
     yield "commits", state.with_process(number, committed, transaction=decided, robbed=robbed)
+
+
+def _unsure(state: State, number: int, process: Process, rules: Rules) -> Steps:
+    """The call hangs, or fails in a way that tells nothing; it may have been a commit that was decided."""
+    if not process.doubts:
+        return
+    unsure = process._replace(step="unsure", doubts=process.doubts - 1)
+    yield "is not told", state.with_process(number, unsure)
+    if process.step == "sent":
+        for _, after in _commit(state, number, process, rules):
+            yield "commits and is not told", after.with_process(number, unsure)
 
 
 def _commit_offset_alone(state: State, number: int, process: Process, rules: Rules) -> Steps:

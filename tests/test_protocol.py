@@ -17,6 +17,19 @@ def test_no_interleaving_breaks_the_protocol() -> None:
     assert f"{checked.states:,} states" in " ".join(_GUARANTEES.read_text("utf-8").split())
 
 
+def test_a_transaction_whose_end_nobody_told_is_done_once() -> None:
+    """It is begun anew after another fence, unless the position says that it was committed after all."""
+    rules = Rules(doubts=1, generations=2)
+    checked = check(rules)
+    assert checked.violation == "", checked.way
+    assert checked.done
+    assert f"{checked.states:,} states" in " ".join(_GUARANTEES.read_text("utf-8").split())
+    for broken in ({"asks_after": False}, {"generation_checked": False}):
+        checked = check(rules._replace(**broken), ROBBED)
+        assert checked.violation == "in two batches"
+        assert "A fences again" in checked.way
+
+
 @pytest.mark.parametrize(
     ("rules", "violation"),
     [
