@@ -2,8 +2,8 @@
 
 Two processes, one partition of three records, windows of one or two. The group may give the partition to
 either at any moment and tells nobody else, so that the one that had it goes on as a zombie; either may die
-at any step; the broker may time a transaction out, and takes its time between a commit and its markers. Of any
-step of a transaction a process may not learn what came of it: it fences anew, and the position tells.
+at any step; the broker may time a transaction out, and takes its time between a commit and its markers. A
+process may not be told what came of a transaction: it fences anew, and the position tells.
 """
 
 from collections.abc import Iterator
