@@ -511,6 +511,17 @@ async def test_the_ledger_can_count_a_double_booking(client: Client) -> None:
     assert await client.booked() == batch(1, 2, 1, 2, 2, 3)
 
 
+async def test_the_ledger_can_show_what_only_hashes_would_have_kept_from_being_booked_twice(
+    client: Client,
+) -> None:
+    await client.faults({"kind": "keys_only"})
+    await client.ingest(batch(1, 2), "a")
+    assert (await client.ingest(batch(1, 2), "a")).json == {"accepted": 2, "duplicates": 0}
+    assert await client.booked() == batch(1, 2)
+    assert (await client.ingest(batch(2, 3), "b")).json == {"accepted": 2, "duplicates": 0}
+    assert await client.booked() == batch(1, 2, 2, 3)
+
+
 async def test_an_upload_that_breaks_off_frees_its_key(client: Client) -> None:
     async def half() -> AsyncIterator[bytes]:
         yield b'{"batch_id": "b", '

@@ -25,9 +25,12 @@ Kind = Literal[
     "status",  # `status`, with `retry_after` if it is given
     "reject",  # single records are rejected: a 207
     "no_dedupe",  # the sandbox forgets to look for duplicates
+    "keys_only",  # it knows its keys, but books a record under each of them
 ]
 _USUALLY_BOOKED = ("lost_answer", "truncated", "not_json", "slow")
-_GOES_ON: frozenset[Kind] = frozenset({"latency", "reject", "no_dedupe"})
+#: What is done to the booking itself.
+_OF_BOOKING: frozenset[Kind] = frozenset({"reject", "no_dedupe", "keys_only"})
+_GOES_ON = _OF_BOOKING | {"latency"}
 _WHOLE = 2**32
 
 
@@ -71,7 +74,7 @@ class Fault(BaseModel):
     @model_validator(mode="after")
     def _possible(self) -> Self:
         by_records = self.field or self.hashes
-        if self.kind in {"reject", "no_dedupe"} and self.at != "body":
+        if self.kind in _OF_BOOKING and self.at != "body":
             raise ValueError(f"{self.kind} happens at `body`")
         if by_records and self.at == "headers":
             raise ValueError("records are not known yet at `headers`")

@@ -150,17 +150,17 @@ class Sandbox:
         return json_response(stored.status, stored.answer)
 
     def _book(self, key: str, batch: Upload, struck: Sequence[Fault]) -> Stored:
-        dedupe = all(fault.kind != "no_dedupe" for fault in struck)
+        kinds = {fault.kind for fault in struck}
         fingerprint = batch.fingerprint
         stored = self.ledger.result(key)
-        if stored is not None and dedupe:
+        if stored is not None and "no_dedupe" not in kinds:
             if stored.fingerprint != fingerprint:
                 raise Refusal(422, "key_reused", "this key was used with other record hashes")
             return stored
         rejected = self._rejected(batch, struck)
         booking = Booking(key, fingerprint, batch.batch_id, batch.records, batch.hashes, rejected)
         try:
-            return self.ledger.book(booking, dedupe=dedupe)
+            return self.ledger.book(booking, dedupe=kinds.isdisjoint({"no_dedupe", "keys_only"}))
         except OSError as error:
             raise Refusal(503, "storage", f"nothing was booked: {error.strerror}") from None
 
