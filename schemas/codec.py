@@ -19,7 +19,7 @@ import numpy as np
 from schemas.columns import Column, Columns, Pieces, joined, written
 from schemas.hashes import Canonical
 from schemas.memo import Memo
-from schemas.records import Kind, Valid
+from schemas.records import Kind
 
 _FRAME = Struct(">bI")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -49,17 +49,13 @@ class Codec:
 
     def __init__(self, kind: Kind, schema_id: int, writer: dict[str, Any] | None = None) -> None:
         self.kind: Kind = kind
-        self._frame = _FRAME.pack(0, schema_id)
+        self.frame = _FRAME.pack(0, schema_id)  #: what stands before a record on its topic
         ours = fastavro.parse_schema(_physical(schema(kind)))
         self._writer, self._reader = ours, None  # a reader's schema that changes nothing costs as much again
         if writer and writer != schema(kind):
             self._writer, self._reader = _parsed(writer), ours
         self._texts = _texts(kind)
         self._optional = [one["name"] for one in schema(kind)["fields"] if isinstance(one["type"], list)]
-
-    def framed(self, valid: Valid) -> bytes:
-        """The record as it is on its topic."""
-        return self._frame + valid.avro
 
     def decode(self, value: bytes) -> tuple[Canonical, str]:
         """Record and placement hash; raises ``ValueError`` when it is no framed record of the schema."""

@@ -53,14 +53,16 @@ def test_a_message_that_is_not_taken_is_told() -> None:
     producer.purge()
 
 
-@given(st.lists(st.tuples(st.binary(max_size=9), st.binary(max_size=9))))
-def test_joined_messages_are_found_where_they_are_said_to_lie(pairs: list[tuple[bytes, bytes]]) -> None:
-    made = Block.joined([key for key, _ in pairs], [value for _, value in pairs])
+@given(st.lists(st.tuples(st.binary(max_size=9), st.binary(max_size=9))), st.binary(max_size=5))
+def test_joined_messages_are_found_where_they_are_said_to_lie(
+    pairs: list[tuple[bytes, bytes]], head: bytes
+) -> None:
+    made = Block.joined([key for key, _ in pairs], [value for _, value in pairs], head)
     found = [
         (string_at(int(m["key"]), int(m["key_len"])), string_at(int(m["payload"]), int(m["len"])))
         for m in made.messages
     ]
-    assert found == pairs
+    assert found == [(key, head + value) for key, value in pairs]
 
 
 @pytest.mark.broker

@@ -45,7 +45,7 @@ def as_logical(verdict: Valid) -> dict[str, Any]:
 def test_our_bytes_are_fastavros_and_read_back_as_they_were(cells: dict[str, str]) -> None:
     verdict = valid(cells)
     codec = CODECS[verdict.kind]
-    value = codec.framed(verdict)
+    value = codec.frame + verdict.avro
     theirs = io.BytesIO()
     fastavro.schemaless_writer(theirs, fastavro.parse_schema(schema(verdict.kind)), as_logical(verdict))
     assert value == b"\0" + (70_000).to_bytes(4) + theirs.getvalue()
@@ -142,7 +142,7 @@ def test_a_message_is_keyed_by_the_records_id() -> None:
     for cells, key in ((SPOT, b"SP-1"), (BILL, b"I-7/3")):
         verdict = valid(cells)
         (block,) = outcome.written([verdict], CODECS).values()
-        assert (block.keys.tobytes(), block.data) == (key, CODECS[verdict.kind].framed(verdict))
+        assert (block.keys.tobytes(), block.data) == (key, CODECS[verdict.kind].frame + verdict.avro)
 
 
 @pytest.mark.parametrize(

@@ -12,16 +12,16 @@ BYTES = st.integers(1, 60)
 SECONDS = st.floats(0.01, 2)
 
 
-def size_of(record):
-    """0 to 6 bytes."""
-    return record % 7
+def size_of(records):
+    """0 to 6 bytes each."""
+    return sum(record % 7 for record in records)
 
 
 def is_whole(got, limit, most):
     """As many records as one window holds, and no more."""
     assert 0 < len(got) <= limit
-    assert sum(map(size_of, got[:-1])) < most
-    return len(got) == limit or sum(map(size_of, got)) >= most
+    assert size_of(got[:-1]) < most
+    return len(got) == limit or size_of(got) >= most
 
 
 @given(arrivals=ARRIVALS, limit=LIMITS, seconds=SECONDS, most=BYTES)
@@ -67,7 +67,7 @@ def test_nothing_is_lost_however_late_windows_are_taken(sizes, limit, most):
     taken = []
     while len(window):
         waiting = range(len(taken), number)
-        assert window.overflows == (len(waiting) > limit or sum(map(size_of, waiting)) > most)
+        assert window.overflows == (len(waiting) > limit or size_of(waiting) > most)
         got = window.take()
         assert is_whole(got, limit, most) or len(got) == len(waiting)
         taken += got

@@ -60,7 +60,7 @@ def spots(count: int) -> list[Valid]:
 
 def message(codec: Codec, valid: Valid) -> dict[str, bytes]:
     """Key and value, as ``produce`` takes them."""
-    return {"key": valid.key, "value": codec.framed(valid)}
+    return {"key": valid.key, "value": codec.frame + valid.avro}
 
 
 class Validated:

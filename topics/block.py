@@ -60,10 +60,10 @@ class Block(NamedTuple):
         return cls(messages, keys, data)
 
     @classmethod
-    def joined(cls, keys: Sequence[bytes], values: Sequence[bytes]) -> "Block":
-        """Of as many keys as values."""
-        packed, data = np.frombuffer(b"".join(keys), np.uint8), b"".join(values)
-        sizes = np.fromiter(map(len, values), np.int64, len(values))
+    def joined(cls, keys: Sequence[bytes], values: Sequence[bytes], head: bytes = b"") -> "Block":
+        """Of as many keys as values, before each of which ``head`` is put."""
+        packed, data = np.frombuffer(b"".join(keys), np.uint8), head.join([b"", *values])
+        sizes = np.fromiter(map(len, values), np.int64, len(values)) + len(head)
         messages = _messages(data, np.cumsum(sizes) - sizes, sizes)
         sizes = np.fromiter(map(len, keys), np.int64, len(keys))
         messages["key"] = packed.ctypes.data + np.cumsum(sizes) - sizes

@@ -7,7 +7,7 @@ from schemas import batch
 from schemas.batch import Batch, Headers, Source, Upload
 from schemas.records import Invalid
 from streams.dispatch.message import REDRIVE_OF, RawOriginal
-from streams.validate.panel import Panel, identity, verdicts
+from streams.validate.panel import Panel, identities, verdicts
 
 
 class Message(Protocol):
@@ -60,7 +60,7 @@ def rebuild(
     built = batch.build([(valid.placement_hash, valid.canonical) for valid in judged], upload)
     if built.key != key:
         return "its records would be normalized otherwise now, and have another key"
-    files = sorted({identity(raw).hex() for raw in raws})
+    files = sorted({file.hex() for file in set(identities(raws))})
     kinds = sorted({valid.kind for valid in judged})
     appended_ms = min(raw.timestamp for raw in raws)
     headers = built.headers(source, files, kinds, appended_ms, [valid.airs for valid in judged])

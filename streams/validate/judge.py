@@ -94,13 +94,11 @@ class Judge:
         faults = _faults(kind, columns, len(rows))
         if not faults:
             return _accepted(kind, columns)
-        sound = np.array([row not in faults for row in range(len(rows))])
-        columns = {name: of.only(np.flatnonzero(sound)) for name, of in columns.items()}
-        good = iter(_accepted(kind, columns) if sound.any() else ())
-        return [
-            next(good) if fine else _rejected(kind, cells, row, faults[row])
-            for row, fine in enumerate(sound.tolist())
-        ]
+        sound = np.delete(np.arange(len(rows)), list(faults))
+        found = _accepted(kind, {name: of.only(sound) for name, of in columns.items()}) if len(sound) else []
+        for row in sorted(faults):
+            found.insert(row, _rejected(kind, cells, row, faults[row]))
+        return found
 
 
 def _unread(untold: list[Reason], verdict: Verdict | None) -> Invalid:

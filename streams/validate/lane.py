@@ -15,7 +15,7 @@ from streams.validate.descriptors import Descriptors
 from streams.validate.downstream import EVERY_S, Downstream
 from streams.validate.flood import Rejections
 from streams.validate.outcome import QUARANTINED, Outcome, conclude
-from streams.validate.panel import Panel, Seat, identity, verdicts
+from streams.validate.panel import Panel, Seat, identities, verdicts
 from streams.validate.trial import Trial
 from streams.validate.window import Window
 from topics.catalogue import RAW
@@ -47,7 +47,7 @@ class Judges:
     async def panel(self, window: Sequence[Record]) -> Panel:
         """The judges of all files in the window; waits for a broker that is away."""
         found: dict[bytes, Seat] = {}
-        for file in set(map(identity, window)) - {b""}:
+        for file in set(identities(window)) - {b""}:
             seat = self._seats.get(file)
             if seat is None:
                 descriptor = await self._descriptor(file)
@@ -231,8 +231,8 @@ class ValidateLane:
             traces.tell("validate", outcome.batch.batch_id, outcome.appended_ms / 1000, found)
 
 
-def _size(raw: Record) -> int:
-    return len(raw.value or b"")
+def _size(raws: Sequence[Record]) -> int:
+    return sum([len(raw.value or b"") for raw in raws])
 
 
 def _count(outcome: Outcome) -> None:

@@ -82,7 +82,9 @@ def written(accepted: Iterable[Valid], codecs: Mapping[Kind, Codec]) -> dict[str
     for valid in accepted:
         of_kind[valid.kind].append(valid)
     return {
-        VALIDATED[kind].name: Block.joined([one.key for one in of], list(map(codecs[kind].framed, of)))
+        VALIDATED[kind].name: Block.joined(
+            [one.key for one in of], [one.avro for one in of], codecs[kind].frame
+        )
         for kind, of in of_kind.items()
     }
 

@@ -35,17 +35,17 @@ class Seat(NamedTuple):
 Panel = Mapping[bytes, Seat]
 
 
-def identity(raw: Record) -> bytes:
-    """The id of the descriptor of the record's file; empty when its key is not one of ours."""
-    key = raw.key or b""
-    return key[:16] if len(key) == rawkey.SIZE else b""
+def identities(window: Sequence[Record]) -> list[bytes]:
+    """Of each record the id of its file's descriptor; empty when its key is not one of ours."""
+    keys = [raw.key or b"" for raw in window]
+    return [key[:16] if len(key) == rawkey.SIZE else b"" for key in keys]
 
 
 def verdicts(window: Sequence[Record], panel: Panel) -> list[Verdict]:
     """One verdict per record, in order."""
     by_file: dict[bytes, list[int]] = defaultdict(list)
-    for index, raw in enumerate(window):
-        by_file[identity(raw)].append(index)
+    for index, file in enumerate(identities(window)):
+        by_file[file].append(index)
     found: list[Verdict] = [_UNDESCRIBED] * len(window)
     for file, indices in by_file.items():
         for index, verdict in zip(indices, _of_file(file, indices, window, panel), strict=True):

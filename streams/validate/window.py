@@ -21,7 +21,7 @@ class Window(Generic[R]):
     after its first record came. Of what is larger than ``most`` one record is a window.
     """
 
-    def __init__(self, limit: int, seconds: float, most: int, size_of: Callable[[R], int]) -> None:
+    def __init__(self, limit: int, seconds: float, most: int, size_of: Callable[[Sequence[R]], int]) -> None:
         self._limit, self._seconds = limit, seconds
         self._most, self._size_of = most, size_of
         self._waiting: deque[_Arrival[R]] = deque()
@@ -68,7 +68,7 @@ class Window(Generic[R]):
         return taken
 
     def _put(self, put: Callable[[_Arrival[R]], None], came: float, records: Sequence[R]) -> None:
-        arrival = _Arrival(came, records, sum(map(self._size_of, records)))
+        arrival = _Arrival(came, records, self._size_of(records))
         put(arrival)
         self._records += len(records)
         self._bytes += arrival.size
@@ -80,5 +80,5 @@ class Window(Generic[R]):
         for number, record in enumerate(arrival.records[:room]):
             if left <= 0:
                 return number
-            left -= self._size_of(record)
+            left -= self._size_of([record])
         return min(room, len(arrival.records))
