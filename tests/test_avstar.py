@@ -200,7 +200,7 @@ async def api(*, status: int = 200, body: bytes = b"{}", **headers: str) -> Asyn
         b'{"accepted": 2, "duplicates": 0, "rejected": [{"index": 1, "code": "c", "message": "m"}]}',
         b'{"accepted": 1, "duplicates": 0, "rejected": [{"index": 2, "code": "c", "message": "m"}]}',
         b'{"accepted": 1, "duplicates": 0, "rejected": [{"index": -1, "code": "c", "message": "m"}]}',
-        b'{"accepted": 1, "duplicates": 0, "rejected": [{"index": 0}]}',
+        b'{"accepted": 1, "duplicates": 0, "rejected": [{"index": "0"}]}',
         b'{"accepted": 0, "duplicates": 0, "rejected": [%b, %b]}' % (REJECTION, REJECTION),
         b'{"accepted": 2, "duplicates": 0',
     ],

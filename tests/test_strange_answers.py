@@ -181,6 +181,37 @@ async def test_booked_with_a_message_cut_inside_an_emoji_is_delivered() -> None:
     assert found.receipt.rejected == [{"index": 0, "code": "?", "message": "late ?"}]
 
 
+@pytest.mark.parametrize(
+    ("named", "code", "message"),
+    [
+        ({"index": 0, "code": 1042, "message": "m"}, "1042", "m"),
+        ({"index": 0, "code": 4.5, "message": 7}, "4.5", "7"),
+        ({"index": 0, "code": "c", "message": None}, "c", ""),
+        ({"index": 0, "code": None}, "", ""),
+        ({"index": 0}, "", ""),
+        ({"index": 0, "code": [], "message": {"en": "m"}, "more": 1}, "", ""),
+    ],
+)
+async def test_whatever_a_rejection_s_code_and_message_are_it_was_booked(
+    named: Any, code: str, message: str
+) -> None:
+    found = await answered(partly(named))
+    assert found
+    assert found.receipt
+    assert (found.receipt.status, found.receipt.attempts) == ("delivered", 1)
+    assert found.receipt.rejected == [{"index": 0, "code": code, "message": message}]
+    assert [letter.reasons for _, letter in found.letters] == [
+        [{"field": "", "value": code, "rule": message}]
+    ]
+
+
+async def test_booked_with_null_for_no_rejections_is_delivered() -> None:
+    found = await answered(http(200, b'{"accepted":2,"duplicates":0,"rejected":null}'))
+    assert found
+    assert found.receipt
+    assert (found.receipt.status, found.receipt.attempts) == ("delivered", 1)
+
+
 async def test_whatever_is_flipped_cut_or_put_in() -> None:
     choose = random.Random(3)
     genuine = [

@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import Annotated, Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from schemas.letter import Exchange, RecordRejection
 from streams.dispatch import rate_limit
@@ -95,36 +95,38 @@ class NoToken(_Attempt):
 Answer = Booked | Refused | Limited | Unavailable | Unauthorized | NoToken
 Unsettled = Limited | Unavailable | Unauthorized | NoToken
 
-_Count = Annotated[int, Field(ge=0)]
+_Count = Annotated[int, Field(ge=0, strict=True)]
+
+
+def _text(said: Any) -> str:
+    """A code or a message: whatever an API makes of them, they do not tell what became of the records."""
+    return str(said) if isinstance(said, str | int | float) else ""
+
+
+class _Named(BaseModel):
+    """A record that an answer names."""
+
+    index: _Count
+    code: Annotated[str, BeforeValidator(_text)] = ""
+    message: Annotated[str, BeforeValidator(_text)] = ""
+
+
+_Names = Annotated[list[_Named], BeforeValidator(lambda said: [] if said is None else said)]
 
 
 class _Booking(BaseModel):
     """The body of 200 and 207."""
 
-    model_config = ConfigDict(strict=True)
-
     accepted: _Count
     duplicates: _Count
-    rejected: list[RecordRejection] = []
-
-    def accounts_for(self, records: int) -> bool:
-        """Whether each of so many records is in exactly one of the three."""
-        indexes = {rejection["index"] for rejection in self.rejected}
-        distinct = len(indexes) == len(self.rejected) and all(0 <= index < records for index in indexes)
-        return distinct and self.accepted + self.duplicates + len(indexes) == records
-
-
-class _Named(BaseModel):
-    index: _Count
-    code: str = ""
-    message: str = ""
+    rejected: _Names = []
 
 
 class _Refusal(BaseModel):
     """The body of a refusal that names the records at fault."""
 
-    rejected: list[_Named] = []
-    errors: list[_Named] = []
+    rejected: _Names = []
+    errors: _Names = []
 
 
 def classify(
@@ -202,10 +204,11 @@ def _booked(status: int, said: Any, records: int, exchange: Exchange, latency_ms
         booking = _Booking.model_validate(said)
     except ValidationError:
         return Unavailable(exchange, latency_ms, f"{status} with an unreadable body")
-    if not booking.accounts_for(records):
+    rejected = _rejected(booking.rejected, records)
+    if rejected is None or booking.accepted + booking.duplicates + len(rejected) != records:
         why = f"{status} that does not account for each of the {records} records"
         return Unavailable(exchange, latency_ms, why)
-    return Booked(exchange, latency_ms, status, booking.accepted, booking.duplicates, booking.rejected)
+    return Booked(exchange, latency_ms, status, booking.accepted, booking.duplicates, rejected)
 
 
 def _named(said: Any, records: int) -> list[RecordRejection]:
@@ -214,10 +217,14 @@ def _named(said: Any, records: int) -> list[RecordRejection]:
         refusal = _Refusal.model_validate(said)
     except ValidationError:
         return []
-    named = refusal.rejected or refusal.errors
+    return _rejected(refusal.rejected or refusal.errors, records) or []
+
+
+def _rejected(named: list[_Named], records: int) -> list[RecordRejection] | None:
+    """These, in the order of the batch; None when it has not so many records, or one is named twice."""
     by_index = {one.index: one for one in named}
     if len(by_index) != len(named) or any(index >= records for index in by_index):
-        return []
+        return None
     return [
         RecordRejection(index=index, code=one.code, message=one.message)
         for index, one in sorted(by_index.items())
