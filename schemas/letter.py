@@ -82,6 +82,7 @@ class DeadLetter(BaseModel):
 
     ``kind`` is ``record`` for a rejected record, keyed by :func:`schemas.hashes.rejection_key`, and ``batch``
     for a batch whose delivery was given up, keyed by its idempotency key; ``original`` is the request body.
+    A message that is no batch has a letter as if it were a record: for the descriptor stands its key.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -93,7 +94,9 @@ class DeadLetter(BaseModel):
     original: Original  #: base64 of the record's bytes as they stood, or of the request body
     record_type: str = ""  #: its kind, or what stood for it
     placement_hash: str = ""  #: of a record that was valid and that Avstar rejected
-    idempotency_key: str = ""  #: of the batch that it was in, or is
+    idempotency_key: str = (
+        ""  #: of the batch that it was in, or is; of a message that is none, what stood for it
+    )
     place: Place | None = None  #: of a single record
     source: Source | None = None  #: of a batch
     records: int = Field(1, ge=0, le=MOST_RECORDS)  #: how many are in it

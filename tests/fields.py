@@ -36,8 +36,9 @@ JSON, by idempotency key; where a single record's letter was discarded, by that 
 default is left out.""",
     "avstar.dlq": """
 JSON; what has its default is left out. A batch's letter is keyed by its idempotency key, a record's by the
-SHA-256 over descriptor id, offset (8 bytes, big-endian) and bytes. A letter that is too large for one
-message lies in parts under `<key> n/m`. An empty value ends a letter: it was redriven or discarded. The
+SHA-256 over descriptor id, offset (8 bytes, big-endian) and bytes; that of a message on `avstar.batches` that
+is no batch as a record's, with its key for the descriptor's id and offset 0. A letter that is too large for
+one message lies in parts under `<key> n/m`. An empty value ends a letter: it was redriven or discarded. The
 headers are Kafka Connect's (`__connect.errors.*`), so that tools for its dead-letter queues read these,
 too.""",
 }

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from schemas import parts
 from schemas.batch import Upload, build, source_of
 from schemas.codec import Codec
-from schemas.errors import UsageError
+from schemas.errors import Problem, UsageError
 from schemas.hashes import rejection_key
 from schemas.letter import DeadLetter, Exchange, Place, Reason
 from schemas.rawkey import pack
@@ -19,7 +19,7 @@ from streams.dispatch.delivery import Delivered
 from streams.dispatch.halving import Ended
 from streams.dispatch.message import Message, RawOriginal
 from streams.dispatch.settlement import settle
-from streams.recovery.letters import Stored, pick
+from streams.recovery.letters import Stored, pick, whole
 from streams.recovery.redrive import Wanted, _as_it_was, _why_not
 from streams.recovery.remake import remake
 from streams.validate.panel import Seat
@@ -188,7 +188,7 @@ def batch_letter(records=5):
 def test_a_batch_goes_back_as_it_was_and_all_its_messages_end():
     dead = batch_letter()
     key = dead.idempotency_key
-    stored = Stored(key, dead.model_dump(), {f"{key} {n}/2": (0, n) for n in (1, 2)})
+    stored = Stored(key, dead.model_dump(), {f"{key} {n}/2".encode(): (0, n) for n in (1, 2)})
     sending = _as_it_was(stored, dead)
     sent = message(sending)
     assert (sent.batch.body, sent.batch.key) == (dead.original, key)
@@ -204,7 +204,7 @@ def test_a_batch_goes_back_as_it_was_and_all_its_messages_end():
 
 def test_a_replay_ends_no_redriven_letters_but_those_of_records_that_it_booked():
     dead = batch_letter()
-    sending = _as_it_was(Stored(dead.idempotency_key, {}, {dead.idempotency_key: (0, 0)}), dead)
+    sending = _as_it_was(Stored(dead.idempotency_key, {}, {dead.idempotency_key.encode(): (0, 0)}), dead)
     headers = dict(sending.headers) | {"replay": b"r", "rejected-before": b"1,3"}
     sent = Message.read(sending.batch.key.encode(), sending.batch.body, headers)
     originals = {n: RawOriginal(pack(bytes(16), n * 10, n + 1, 0), b"raw %d" % n) for n in range(5)}
@@ -258,6 +258,15 @@ def test_letters_are_wanted_by_key_or_reason_or_all():
     for wrong in (Wanted(), Wanted(keys=["a"], everything=True)):
         with pytest.raises(UsageError):
             wrong.check()
+
+
+def test_a_letter_is_found_under_any_key_as_it_is_shown():
+    """Ours also as typed off in capitals; a stranger's as it stands, bytes that are no text included."""
+    stored = [Stored(whole(key), {}, {key: (0, 0)}) for key in (b"abc1", b"ABCD", b"ABC", b"\xff\xfe")]
+    for typed, found in (("abc", 0), ("ABC1", 0), ("ABCD", 1), ("ABC", 2), (r"\xff", 3), (r"\xff\xfe", 3)):
+        assert pick(stored, typed) is stored[found]
+    with pytest.raises(Problem, match="3 dead letters begin so"):
+        pick(stored, "AB")
 
 
 @pytest.mark.parametrize("key", ["", " "])

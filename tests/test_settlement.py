@@ -1,5 +1,7 @@
 """How a batch ends on the topics: from its message to a receipt and dead letters."""
 
+from hashlib import sha256
+
 import orjson
 import pytest
 
@@ -81,10 +83,29 @@ def test_a_stranger_becomes_a_letter_with_its_bytes():
     settlement = malformed(b"k", b"\x00\xff", "no header 'records'")
     assert settlement.receipt is None
     ((key, letter),) = settlement.letters
-    assert (key, letter.original, letter.reason, letter.kind) == ("k", b"\x00\xff", "malformed", "batch")
+    assert (letter.original, letter.reason, letter.kind) == (b"\x00\xff", "malformed", "batch")
     assert letter.records == 0
     assert letter.reasons[0]["rule"] == "no header 'records'"
-    assert malformed(None, None, "empty").letters[0][0]
+    assert letter.idempotency_key == "k"
+    assert key == sha256(b"k" + bytes(8) + b"\x00\xff").hexdigest()
+
+
+def test_a_stranger_s_letter_takes_nobody_else_s_place():
+    """A damaged message has the key of a batch that may be a dead letter itself: its body would be lost."""
+    strange = [
+        (KEY, None),
+        (KEY, b""),
+        (KEY, b"x"),
+        (KEY + b"x", b""),
+        (b"\xff", b"x"),
+        (b"\xfe", b"x"),
+        (None, b"x"),
+    ]
+    keys = [malformed(key, value, "why").letters[0][0] for key, value in strange]
+    assert BATCH.key not in keys
+    assert keys[0] == keys[1]
+    assert len(set(keys[1:])) == len(strange) - 1
+    assert keys == [malformed(key, value, "another").letters[0][0] for key, value in strange]
 
 
 def test_a_booked_batch_has_a_receipt_and_no_letters():

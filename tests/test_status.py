@@ -47,7 +47,7 @@ def key(number):
 def taken(*messages, **options):
     letters = Letters(**{"max_redrives": 3} | options)
     for offset, (name, value) in enumerate(messages):
-        letters.take(name, value.dump() if value else None, (0, offset))
+        letters.take(name.encode(), value.dump() if value else None, (0, offset))
     return letters
 
 
@@ -87,17 +87,17 @@ def test_a_letter_in_parts_is_one():
     assert len(letters) == 1
     assert letters.records == 9
     stored = letters.stored(key(1))
-    assert stored.messages == {name: (0, offset) for offset, (name, _) in enumerate(pieces)}
+    assert stored.messages == {name.encode(): (0, offset) for offset, (name, _) in enumerate(pieces)}
     for name, _ in pieces:
         assert len(letters) == 1
-        letters.take(name, None, (0, 9))
+        letters.take(name.encode(), None, (0, 9))
     assert letters.stored(key(1)) is None
 
 
 def test_what_is_no_letter_is_shown_as_such():
     letters = Letters(3)
     for value in (b"x", b"[]", b"{}", b'"kind"'):
-        letters.take(key(1), value, (0, 1))
+        letters.take(key(1).encode(), value, (0, 1))
         assert [(one.reason, one.stage) for one in letters.all()] == [("unreadable", "unknown")]
 
 

@@ -81,7 +81,7 @@ def of(topic: str, count: int, seed: int = 1) -> list[Strange]:
 def test_the_page_shows_what_is_left() -> None:
     letters, bookings, files = Letters(5), Bookings(), Files()
     for number, (_, key, value, _, _) in enumerate(of(DLQ.name, 2000)):
-        letters.take((key or b"").decode(errors="replace"), value, (0, number))
+        letters.take(key or b"", value, (0, number))
     for message in of(RECEIPTS.name, 1000):
         bookings.take(message.value)
     for message in of(CHECKPOINTS.name, 1000):
@@ -92,7 +92,7 @@ def test_the_page_shows_what_is_left() -> None:
         letters.records,
         [cause._asdict() for cause, _, _ in letters.causes(100)],
         letters.airing(),
-        [one._asdict() for one in letters.all()],
+        [one._replace(messages={})._asdict() for one in letters.all()],
     ]
     orjson.dumps(
         [
@@ -111,7 +111,7 @@ def test_letters_are_listed_shown_and_redriven_or_left() -> None:
         if message.value is None:
             continue
         said = told(message.value)
-        stored = Stored("k", said, {"k": (0, 0)})
+        stored = Stored("k", said, {b"k": (0, 0)})
         summary = deadletters._summary(stored, {FILE.id.hex(): "log.csv"})
         assert deadletters.Filter(older="1d", newer="2000-01-01T00:00:00Z").of([summary]) is not None
         orjson.dumps(summary._asdict())

@@ -23,6 +23,9 @@ from topics.catalogue import DLQ, RECEIPTS
 #: Of a rejection's code and message, on receipts: ten thousand of them have to fit into one.
 _CODE_BYTES, _MESSAGE_BYTES = 64, 200
 
+#: Of a message's key, on the letter of one that is no batch: as long as an idempotency key is.
+_KEY_BYTES = 64
+
 
 class Settlement(NamedTuple):
     """What is written when a batch has ended: its receipt, dead letters by key, keys of letters to end.
@@ -76,19 +79,24 @@ def settle(
 
 
 def malformed(key: bytes | None, value: bytes | None, why: str) -> Settlement:
-    """The end of a message on ``avstar.batches`` that is not a batch: a dead letter, no receipt."""
+    """The end of a message on ``avstar.batches`` that is not a batch: a dead letter, no receipt.
+
+    Its letter's key is its own, made of all that it is: under its message's key a batch may have a letter.
+    """
     at = now()
+    key, value = key or b"", value or b""
     letter = DeadLetter(
         kind="batch",
         stage="dispatch",
         reason="malformed",
         reasons=[Reason(field="", value="", rule=why)],
-        original=value or b"",
+        original=value,
+        idempotency_key=key[:_KEY_BYTES].decode(errors="backslashreplace"),
         records=0,
         first_failure=at,
         last_failure=at,
     )
-    found = (key or b"").decode(errors="replace") or hashes.rejection_key(b"", 0, value or b"")
+    found = hashes.rejection_key(key, 0, value)
     return Settlement(found, None, [(found, letter)], [])
 
 

@@ -43,7 +43,7 @@ def _receipt(stored: Stored, letter: DeadLetter | None, why: str) -> Receipt:
         batch_id="",
         source=_NOWHERE,
         records=0,
-        dlq=list(stored.messages),
+        dlq=list(map(letters.text, stored.messages)),
         why=why,
         at=now(),
     )

@@ -1,11 +1,11 @@
 """The open dead letters on ``avstar.dlq``: found in one pass, read whole when they are needed."""
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from confluent_kafka import KafkaException, Message, Producer
+from confluent_kafka import KafkaException, Producer
 
 from schemas import parts
 from schemas.errors import Problem, Unreachable, UsageError
@@ -29,20 +29,20 @@ class Stored(NamedTuple):
 
     key: str
     said: dict[str, Any]
-    messages: dict[str, tuple[int, int]]  #: message key → partition and offset
+    messages: dict[bytes, tuple[int, int]]  #: message key → partition and offset
 
 
 def index(kafka: KafkaSettings) -> list[Stored]:
     """Every open dead letter."""
-    found: dict[str, tuple[dict[str, Any], tuple[int, int]]] = {}
+    found: dict[bytes, tuple[dict[str, Any], tuple[int, int]]] = {}
     for message in read_all(kafka, DLQ.name):
-        key, value = _key(message), message.value()
+        key, value = message.key() or b"", message.value()
         found.pop(key, None)
         if value is not None:
             found[key] = told(value), (message.partition(), message.offset())
     stored: dict[str, Stored] = {}
     for key, (said, place) in found.items():
-        name = parts.whole(key)
+        name = whole(key)
         known = stored.setdefault(name, Stored(name, said, {}))
         known.messages[key] = place
         if said and not known.said:
@@ -67,10 +67,12 @@ def find(kafka: KafkaSettings, prefix: str) -> Stored:
     return pick(index(kafka), prefix)
 
 
-def pick(stored: Iterable[Stored], prefix: str) -> Stored:
+def pick(stored: Sequence[Stored], prefix: str) -> Stored:
     """As :func:`find`, out of these."""
     check_key(prefix)
-    found = [one for one in stored if one.key.startswith(prefix.lower())]
+    # Ours are lower-case and of one length; a stranger's may be anything, and the beginning of another one.
+    found = [one for one in stored if one.key == prefix]
+    found = found or [one for one in stored if one.key.startswith((prefix, prefix.lower()))]
     if not found:
         raise Problem("no such dead letter", where=prefix, remedy="`spotstream dlq list` lists them")
     if len(found) > 1:
@@ -103,10 +105,10 @@ def load(kafka: KafkaSettings, wanted: Iterable[Stored]) -> dict[str, DeadLetter
 
 def read(kafka: KafkaSettings, message_keys: Collection[str]) -> dict[str, DeadLetter]:
     """The open letters that have messages under these keys, by their own."""
-    wanted = set(message_keys)
-    values: dict[str, bytes] = {}
+    wanted = {key.encode() for key in message_keys}
+    values: dict[bytes, bytes] = {}
     for message in read_all(kafka, DLQ.name):
-        key, value = _key(message), message.value()
+        key, value = message.key() or b"", message.value()
         if key in wanted:
             values.pop(key, None)
             if value is not None:
@@ -114,7 +116,7 @@ def read(kafka: KafkaSettings, message_keys: Collection[str]) -> dict[str, DeadL
     found: dict[str, list[DeadLetter]] = defaultdict(list)
     for key, value in values.items():
         with suppress(ValueError):  # a stranger's: there is no letter under this key
-            found[parts.whole(key)].append(DeadLetter.load(value))
+            found[whole(key)].append(DeadLetter.load(value))
     return _joined(found)
 
 
@@ -123,8 +125,14 @@ def _joined(found: dict[str, list[DeadLetter]]) -> dict[str, DeadLetter]:
     return {key: letter for key, letter in joined.items() if letter}
 
 
-def _key(message: Message) -> str:
-    return (message.key() or b"").decode(errors="replace")
+def text(key: bytes) -> str:
+    """A message's key as it is shown and typed: what is no text in a stranger's is escaped."""
+    return key.decode(errors="backslashreplace")
+
+
+def whole(key: bytes) -> str:
+    """The letter's key, of a message's: of a part's or of its own."""
+    return parts.whole(text(key))
 
 
 def told(value: bytes) -> dict[str, Any]:

@@ -121,8 +121,8 @@ class Redrive:
                 )
                 for topic, block in sending.validated.items():
                     send_blocks(producer, topic, [block])
-                for key in sending.gone:
-                    producer.produce(DLQ.name, None, key)
+                for part_key in sending.gone:
+                    producer.produce(DLQ.name, None, part_key)
                 for key, letter in sending.letters.items():
                     letters.write(producer, key, letter)
 
@@ -184,7 +184,7 @@ def _as_it_was(stored: Stored, letter: DeadLetter) -> Sending:
     waiting = [part_key for part_key, _ in parts.split(stored.key, marked)]
     headers.append((REDRIVE_OF, ",".join(waiting).encode()))
     made = Batch(letter.idempotency_key, letter.headers["batch-id"], letter.original, letter.records)
-    gone = [key for key in stored.messages if key not in waiting]
+    gone = [key for key in stored.messages if letters.text(key) not in waiting]
     partition = letter.source.partition if letter.source else -1
     return Sending(made, headers, partition, {stored.key: marked}, {}, gone)
 

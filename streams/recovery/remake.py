@@ -24,7 +24,7 @@ class Sending(NamedTuple):
     partition: int
     letters: dict[str, DeadLetter]
     validated: dict[str, Block]  #: topic → messages, of records that are valid only now
-    gone: Sequence[str] = ()  #: keys of parts that the letters had and as they are now do not have
+    gone: Sequence[bytes] = ()  #: keys of parts that the letters had and as they are now do not have
 
 
 class Remade(NamedTuple):

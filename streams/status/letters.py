@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from sys import intern
 from typing import Any, NamedTuple
 
-from schemas import airing, parts
+from schemas import airing
 from schemas.letter import stamp
 from streams import moment
 from streams.recovery import letters
@@ -39,7 +39,7 @@ class Letter(NamedTuple):
     number: int
     last_failure: str
     state: str
-    messages: dict[str, tuple[int, int]]  #: message key → partition and offset
+    messages: dict[bytes, tuple[int, int]]  #: message key → partition and offset
 
 
 class Cause(NamedTuple):
@@ -102,9 +102,9 @@ class Letters:
         self.records = 0  #: of all of them
         self.forgotten = 0  #: letters beyond :data:`MOST`
 
-    def take(self, message_key: str, value: bytes | None, place: tuple[int, int]) -> None:
+    def take(self, message_key: bytes, value: bytes | None, place: tuple[int, int]) -> None:
         """A message: a letter, a part of one, or with no value the end of either."""
-        key = parts.whole(message_key)
+        key = letters.whole(message_key)
         known = self._drop(key)
         messages = known.messages if known else {}
         if value is None:
@@ -121,7 +121,7 @@ class Letters:
             self._drop(next(iter(self._open)))
             self.forgotten += 1
 
-    def _letter(self, key: str, said: Mapping[str, Any], messages: dict[str, tuple[int, int]]) -> Letter:
+    def _letter(self, key: str, said: Mapping[str, Any], messages: dict[bytes, tuple[int, int]]) -> Letter:
         place: Mapping[str, Any] = said.get("place") or {}
         headers: Mapping[str, str] = said.get("headers") or {}
         files = (place.get("descriptor", ""), *headers.get("files", "").split(","))

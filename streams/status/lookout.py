@@ -138,7 +138,7 @@ class Lookout:
         key, value, topic = message.key() or b"", message.value(), message.topic()
         if topic == DLQ.name:
             place = message.partition(), message.offset()
-            self.letters.take(key.decode(errors="replace"), value, place)
+            self.letters.take(key, value, place)
         elif topic == RECEIPTS.name:
             self._bookings.take(value)
         elif topic == CHECKPOINTS.name:
