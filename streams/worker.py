@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import threading
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing, asynccontextmanager, closing
 from math import nan
@@ -32,7 +32,7 @@ from streams.status.role import AvstarHealth, OwnRole
 from streams.unread import Unread
 from streams.validate.descriptors import Descriptors
 from streams.validate.downstream import Downstream
-from streams.validate.flood import Refusals
+from streams.validate.flood import Refusals, Rejections
 from streams.validate.lane import Judges, ValidateLane
 from topics import provision
 from topics.admin import Admin
@@ -110,8 +110,12 @@ async def _validate(settings: Settings) -> AsyncIterator[App]:
     registry = Registry(settings.registry)
     codecs = {kind: Codec(kind, registry.register(VALIDATED[kind].name, schema(kind))) for kind in KINDS}
 
+    # By partition. A lane ends with each rebalance; with new counts, each would let a flood on for a while.
+    rejections: defaultdict[int, Rejections] = defaultdict(lambda: Rejections(settings.dlq))
+
     def lane(owned: Owned) -> ValidateLane:
-        return ValidateLane(owned, settings.batch, judges, codecs, settings.dlq, downstream=downstream)
+        counts = rejections[owned.partition.partition]
+        return ValidateLane(owned, settings.batch, judges, codecs, counts, downstream=downstream)
 
     with closing(Descriptors(settings.kafka)) as descriptors:
         ownership = _ownership(settings, "validate", lane, made=BATCHES.name)

@@ -3,6 +3,7 @@
 from collections import Counter
 
 import pytest
+from flow import until
 
 from schemas.letter import Receipt
 from topics.catalogue import DLQ, RECEIPTS, VALIDATED
@@ -221,3 +222,24 @@ def test_a_flood_of_rejections_holds_until_somebody_says_go_on(flow):
     flow.settle()
     flow.check(log)
     assert len(flow.listed("--file", str(log.path))) == log.truth.bad > held
+
+
+def test_a_rebalance_lets_no_more_of_a_flood_on(flow):
+    """A partition that is kept or comes back is held; the other worker holds it at its first window."""
+    log = flow.log(10_000, seed=96, bad_rate=0.9)
+    small = HASTE | {"BATCH__RECORDS": 2000}
+    one = flow.start("worker", "--role", "validate", **small, DLQ__FLOOD_RECORDS=4000)
+    flow.tail(log)
+    one.wait_for("flood guard")
+    letters = len(flow.listed("--file", str(log.path)))
+    other = flow.start("worker", "--role", "validate", **small, DLQ__FLOOD_RECORDS=1)
+
+    def held():
+        return (one.said + other.said).count("flood guard")
+
+    until(lambda: held() > 1)
+    before = held()
+    assert other.end(15) == 0
+    until(lambda: held() > before)
+    assert one.end(15) == 0
+    assert len(flow.listed("--file", str(log.path))) == letters

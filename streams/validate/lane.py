@@ -10,7 +10,7 @@ from schemas.descriptor import Descriptor
 from schemas.errors import Unreachable
 from schemas.records import Kind, Verdict
 from streams import log, metrics, traces
-from streams.settings import BatchSettings, DlqSettings
+from streams.settings import BatchSettings
 from streams.validate.descriptors import Descriptors
 from streams.validate.downstream import EVERY_S, Downstream
 from streams.validate.flood import Rejections
@@ -78,14 +78,14 @@ class ValidateLane:
         settings: BatchSettings,
         judges: Judges,
         codecs: Mapping[Kind, Codec],
-        dlq: DlqSettings,
+        rejections: Rejections,
         *,
         downstream: Downstream,
     ) -> None:
         self._owned, self._judges, self._codecs = owned, judges, codecs
         self._early_s = settings.early_seconds
         self._downstream = downstream
-        self._rejections = Rejections(dlq)
+        self._rejections = rejections
         self._upload = Upload(settings.upload, settings.multipart_above_bytes)
         self._window: Window[Record] = Window(settings.records, settings.seconds, _WINDOW_BYTES, _size)
         self._wake = asyncio.Event()
