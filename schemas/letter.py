@@ -170,7 +170,7 @@ class Receipt(BaseModel):
     attempts: int = 1  #: requests that it took
     latency_ms: int = 0  #: of the last attempt
     breaker: Literal["closed", "half-open"] = "closed"  #: at the last attempt; half-open: it was a probe
-    accepted: int = Field(0, ge=0, le=MOST_RECORDS)  #: records that are booked by it
+    accepted: int = Field(0, ge=0, le=MOST_RECORDS)  #: records that are booked by it, or were under its key
     duplicates: int = Field(0, ge=0, le=MOST_RECORDS)  #: records that Avstar knew already
     rejected: list[RecordRejection] = []  #: records that Avstar refused, each a dead letter
     dlq: list[str] = []  #: keys of the dead letters that this outcome wrote
@@ -180,6 +180,14 @@ class Receipt(BaseModel):
     place: Place | None = None  #: of the single record whose dead letter was discarded
     why: str = ""  #: of a discarded one: the reason that was given
     at: str  #: RFC 3339, UTC
+
+    @property
+    def booked(self) -> tuple[int, int]:
+        """Records that are booked by it, and that Avstar knew already.
+
+        A replay's it knew: to a key that it knows, Avstar says what it said the first time.
+        """
+        return (0, self.accepted + self.duplicates) if self.replay else (self.accepted, self.duplicates)
 
     def dump(self) -> bytes:
         """The JSON value for the topic."""

@@ -80,7 +80,7 @@ BATCH_ATTEMPTS = Histogram(
 )
 BOOKED = _counter(
     "spotstream_booked_records",
-    "Records that Avstar took, new or known before, or rejected",
+    "Records that Avstar took, new or known before (so a replay's), or rejected",
     state=("new", "known", "rejected"),
 )
 BOOKING_SECONDS = Histogram(

@@ -4,6 +4,7 @@ from hashlib import sha256
 
 import orjson
 import pytest
+from prometheus_client import REGISTRY
 
 from schemas import rawkey
 from schemas.batch import Source, build, source_of
@@ -12,6 +13,7 @@ from schemas.letter import DeadLetter, Exchange
 from streams.dispatch.answer import Booked, Refused, Unavailable
 from streams.dispatch.delivery import Delivered
 from streams.dispatch.halving import Ended
+from streams.dispatch.lane import _count
 from streams.dispatch.message import Message, RawOriginal
 from streams.dispatch.settlement import malformed, settle
 from topics.catalogue import RECEIPTS
@@ -120,6 +122,18 @@ def test_a_booked_batch_has_a_receipt_and_no_letters():
     )  # fmt: skip
     assert (receipt.accepted, receipt.duplicates, receipt.rejected, receipt.dlq) == (2, 1, [], [])
     assert (receipt.batch_id, receipt.source, receipt.records) == (BATCH.batch_id, SOURCE, 3)
+
+
+def test_a_replay_s_records_count_as_known():
+    """Avstar answers a key that it knows as it did the first time: it says that it accepted them."""
+    for headers, counts in (({}, {"new": 2, "known": 1}), ({"replay": b"r"}, {"new": 0, "known": 3})):
+        before = {state: booked_records(state) for state in counts}
+        _count(settle(read(**headers), ended(booked(duplicates=1)), {}), 0.1)
+        assert {state: booked_records(state) - before[state] for state in counts} == counts
+
+
+def booked_records(state):
+    return REGISTRY.get_sample_value("spotstream_booked_records_total", {"state": state})
 
 
 def test_rejected_records_become_letters_of_their_own():

@@ -154,8 +154,10 @@ def test_what_was_booked_in_a_day():
         {"index": 1, "code": "x", "message": "y"}]))  # fmt: skip
     bookings.take(receipt("2026-03-02T05:00:00.000Z", accepted=10))
     bookings.take(receipt("2026-03-02T05:30:00.000Z", status="dead_lettered"))
+    # A replay is answered as the first time was.
+    bookings.take(receipt("2026-03-02T04:00:00.000Z", accepted=7, duplicates=2, replay="r"))
     bookings.take(b"no receipt")
-    assert bookings.booked(datetime(2026, 3, 2, 6, 30, tzinfo=UTC)) == (17, 2, 1, 1)
+    assert bookings.booked(datetime(2026, 3, 2, 6, 30, tzinfo=UTC)) == (17, 11, 1, 1)
     assert bookings.last == "2026-03-02T05:00:00.000Z"
     assert bookings.batch_records == 10
 

@@ -193,8 +193,9 @@ def _count(settlement: Settlement, seconds: float) -> None:
     if receipt:
         metrics.BATCH_SECONDS.observe(seconds)
         metrics.BATCH_ATTEMPTS.observe(receipt.attempts)
-        metrics.BOOKED.labels("new").inc(receipt.accepted)
-        metrics.BOOKED.labels("known").inc(receipt.duplicates)
+        new, known = receipt.booked
+        metrics.BOOKED.labels("new").inc(new)
+        metrics.BOOKED.labels("known").inc(known)
         metrics.BOOKED.labels("rejected").inc(len(receipt.rejected))
     if settlement.appended_ms is not None:
         # Clocks differ between machines, and nothing is booked before it is appended.

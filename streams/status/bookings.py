@@ -14,7 +14,7 @@ _RECENT = 50
 
 
 class Booked(NamedTuple):
-    """Records: newly booked, known to Avstar before, rejected by it; and batches that were given up."""
+    """Records: newly booked, known to Avstar before (so a replay's), rejected by it; and batches given up."""
 
     new: int = 0
     known: int = 0
@@ -41,9 +41,10 @@ class Bookings:
         if receipt.status in ("delivered", "redriven"):
             self.last = max(self.last, at)
             self._sizes.append(receipt.records)
+            new, known = receipt.booked
             self._hours[at[:13]] = Booked(
-                before.new + receipt.accepted,
-                before.known + receipt.duplicates,
+                before.new + new,
+                before.known + known,
                 before.rejected + len(receipt.rejected),
                 before.dead,
             )
