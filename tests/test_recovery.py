@@ -74,6 +74,10 @@ def test_all_dead_letters_are_redriven_when_the_fault_is_gone(flow):
     flow.check(log, delivered=audit["delivered"], rejected=audit["rejected"], dead_lettered=dead)
     published = validated(flow)
     redrive(flow, "--all", "--dry-run")
+    batch = flow.listed("--kind", "batch")[0]["key"]
+    for option in (("--edit", log.path), ("--profile", "avion")):
+        status, said = flow.run("dlq", "redrive", batch, *option)
+        assert (status, "a batch is sent as it was" in said) == (2, True), said
     assert len(flow.listed()) == before
     flow.faults()
     redrive(flow, "--all")

@@ -269,6 +269,15 @@ def test_a_letter_is_found_under_any_key_as_it_is_shown():
         pick(stored, "AB")
 
 
+def test_a_batch_that_is_named_is_not_judged_another_way():
+    """It would go as it was, as if no --edit or --profile had been given."""
+    stored = [Stored("aa1", {"kind": "batch"}, {})]
+    with pytest.raises(UsageError, match="aa1: a batch is sent as it was; --edit and --profile are for"):
+        Wanted(keys=["aa"]).check_unnamed(stored)
+    Wanted(keys=["bb"]).check_unnamed([])
+    Wanted(everything=True).check_unnamed(stored)
+
+
 @pytest.mark.parametrize("key", ["", " "])
 @pytest.mark.parametrize(
     "command",

@@ -57,6 +57,15 @@ class Wanted(NamedTuple):
         for key in self.keys:
             letters.check_key(key)
 
+    def check_unnamed(self, batches: Sequence[Stored]) -> None:
+        """Raises :class:`UsageError` for batches that are named, where records are judged another way."""
+        if self.keys and batches:
+            raise UsageError(
+                "a batch is sent as it was",
+                where=batches[0].key,
+                remedy="--edit and --profile are for single records",
+            )
+
     def pick(self, stored: Sequence[Stored]) -> list[Stored]:
         """Raises :class:`Problem` for a key that none or several have."""
         if self.keys:
@@ -76,7 +85,11 @@ class Redrive:
         self.left: dict[str, str] = {}
 
     def run(self, wanted: Wanted) -> None:
-        """Send what can be sent; letters that stay are in ``left``, by key, with the reason."""
+        """Send what can be sent; letters that stay are in ``left``, by key, with the reason.
+
+        Raises :class:`UsageError` for a batch that is named beside a profile or an edit, and
+        :class:`Problem` for a key that none or several have.
+        """
         chosen = []
         partitions = Asker(self._settings.kafka).topic(BATCHES.name).partitions
         for stored in wanted.pick(letters.index(self._settings.kafka)):
@@ -88,6 +101,8 @@ class Redrive:
             else:
                 chosen.append(stored)
         whole = [stored for stored in chosen if stored.said["kind"] == "batch"]
+        if self._profile or self._edited is not None:
+            wanted.check_unnamed(whole)
         for some in _cut(whole, _AT_ONCE):
             self._send([_as_it_was(stored, letter) for stored, letter in self._load(some)])
         records = [stored for stored in chosen if stored.said["kind"] == "record"]
