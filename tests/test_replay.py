@@ -140,3 +140,27 @@ def test_batches_that_are_gone_are_rebuilt_and_refused_when_their_records_are_go
     assert status == 1
     assert (found["batches"], len(found["refused"])) == (0, len(keys))
     assert "no longer kept" in found["refused"][0]["why"]
+
+
+def test_what_could_not_be_sent_before_an_interruption_is_not_forgotten(flow, day):
+    empty(flow, BATCHES.name)
+    empty(flow, RAW.name)
+    worker = flow.start("worker", **HASTE)
+    flow.tail(flow.log(300, seed=9), **SPREAD)
+    flow.settle()
+    assert worker.end(signal.SIGTERM) == 0
+    status, dry, _ = replay(flow, "--since", "4h", "--dry-run")
+    assert status == 1
+    assert dry["refused"]
+    kept = len(flow.batches())
+    first = flow.start("replay", "--since", "4h")
+    until(lambda: len(flow.batches()) > kept or first.popen.poll() is not None)
+    first.wait_for("cannot be sent again", len(dry["refused"]))
+    assert first.end(signal.SIGINT) == 1, first.said  # no worker takes any: it waits
+    flow.start("worker", **HASTE)
+    status, found, _ = replay(flow, "--since", "4h")
+    assert status == 1
+    assert found["refused_before"] + len(found["refused"]) == len(dry["refused"])
+    assert found["refused_before"]
+    status, found, _ = replay(flow, "--since", "4h", "--dry-run")
+    assert found["refused_before"] == 0

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import exports
 import pytest
+from confluent_kafka import OFFSET_INVALID, TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +13,7 @@ from schemas.errors import UsageError
 from schemas.hashes import rejection_key
 from schemas.rawkey import pack
 from streams import moment
+from streams.recovery.bookmark import Marks, _marks, _offset
 from streams.recovery.rebuild import rebuild
 from streams.recovery.replay import Arguments
 from streams.recovery.span import Spans
@@ -84,6 +86,29 @@ def test_a_batch_is_meant_if_a_record_of_it_is(offsets, spans):
 def test_an_open_span_has_no_end():
     assert Spans.parse(["0:5-"]).hold(Source(0, 10**12, 10**12, 1, "0"))
     assert not Spans.parse(["0:5"]).hold(Source(0, 6, 6, 1, "0"))
+
+
+def test_marks_are_read_as_they_were_committed():
+    marks = Marks("0123@2026-11-24T12:00:00.000Z", Spans.parse(["0:5-9", "0:20-", "3:0-7"]))
+    marks.places[0] = 20, "ab" * 32
+    marks.refused[0] = 4
+    assert _marks(_offset(marks, partition) for partition in marks.spans.wanted) == marks
+    assert marks.refused.total() == 4
+
+
+def test_marks_that_count_nothing_are_read():
+    """Before, none counted what was refused. Where a replay has ended, and where none was, there are none."""
+    name = "0123@2026-11-24T12:00:00.000Z"
+    found = _marks(
+        [
+            TopicPartition("avion.raw", 0, 20, metadata=f"{name} 5-9,20-30 {'ab' * 32}"),
+            TopicPartition("avion.raw", 1, 0, metadata=f"{name} 7-8 "),
+            TopicPartition("avion.raw", 2, OFFSET_INVALID),
+        ]
+    )
+    assert found == Marks(name, Spans.parse(["0:5-9", "0:20-30", "1:7-8"]), {0: (20, "ab" * 32)})
+    assert not found.refused.total()
+    assert _marks([TopicPartition("avion.raw", 0, 0, metadata="ended")]) is None
 
 
 class Kept:

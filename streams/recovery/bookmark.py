@@ -1,11 +1,12 @@
 """How far a replay has come: offsets of a consumer group that nobody joins, committed with what was sent.
 
 The group's name derives from the command's arguments, so the same command finds its own. An offset is the
-first raw offset of the last batch that was handed over; its metadata has the replay's name, the spans that it
-was begun with and that batch's key.
+first raw offset of the last batch that was handed over, or that could not be; its metadata has the replay's
+name, the spans that it was begun with, that batch's key and, if any could not be, how many.
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from hashlib import sha256
 
@@ -26,14 +27,18 @@ _ENDED = "ended"
 
 @dataclass
 class Marks:
-    """A replay's name, its spans, and by partition the place of the last batch that was handed over."""
+    """A replay's name and spans; by partition, the last place that it passed and how many it ``refused``.
+
+    It passes a batch by handing it over, or by refusing one that cannot be sent any more.
+    """
 
     name: str
     spans: Spans
     places: dict[int, tuple[int, str]] = field(default_factory=dict)
+    refused: Counter[int] = field(default_factory=Counter)
 
     def passed(self, partition: int, place: tuple[int, str]) -> bool:
-        """Whether a batch was handed over before."""
+        """Whether it has passed a batch before."""
         return place <= self.places.get(partition, (-1, ""))
 
 
@@ -58,17 +63,7 @@ class Bookmark:
 
     def read(self) -> Marks | None:
         """Of a replay that was interrupted; None when there is none."""
-        found: Marks | None = None
-        for at in self._committed(self._group, RAW.name):
-            if at.offset == OFFSET_INVALID or not at.metadata or at.metadata == _ENDED:
-                continue
-            name, spans, key = at.metadata.split(" ")
-            found = found or Marks(name, Spans({}))
-            wanted = Spans.parse(f"{at.partition}:{span}" for span in spans.split(",")).wanted
-            found.spans = Spans({**found.spans.wanted, **wanted})
-            if key:
-                found.places[at.partition] = at.offset, key
-        return found
+        return _marks(self._committed(self._group, RAW.name))
 
     def commit(self, produce: Callable[[Producer], None], marks: Marks) -> None:
         """Commit what ``produce`` sends and the marks; raises :class:`Problem` when fenced."""
@@ -99,4 +94,20 @@ class Bookmark:
 def _offset(marks: Marks, partition: int) -> TopicPartition:
     first, key = marks.places.get(partition, (0, ""))
     spans = ",".join(f"{first}-{last}" for first, last in marks.spans.wanted[partition])
-    return TopicPartition(RAW.name, partition, first, metadata=f"{marks.name} {spans} {key}")
+    refused = f" {marks.refused[partition]}" if marks.refused[partition] else ""
+    return TopicPartition(RAW.name, partition, first, metadata=f"{marks.name} {spans} {key}{refused}")
+
+
+def _marks(committed: Iterable[TopicPartition]) -> Marks | None:
+    found: Marks | None = None
+    for at in committed:
+        if at.offset == OFFSET_INVALID or not at.metadata or at.metadata == _ENDED:
+            continue
+        name, spans, key, *refused = at.metadata.split(" ")
+        found = found or Marks(name, Spans({}))
+        wanted = Spans.parse(f"{at.partition}:{span}" for span in spans.split(",")).wanted
+        found.spans = Spans({**found.spans.wanted, **wanted})
+        if key:
+            found.places[at.partition] = at.offset, key
+        found.refused[at.partition] = sum(map(int, refused))
+    return found

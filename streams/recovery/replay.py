@@ -18,7 +18,7 @@ from schemas.records import kind_named
 from streams import moment
 from streams.console import console, safe
 from streams.recovery import receipts
-from streams.recovery.bookmark import Bookmark, Marks
+from streams.recovery.bookmark import Bookmark
 from streams.recovery.resend import Resend
 from streams.recovery.selection import Selection, Wanted, select
 from streams.recovery.span import Spans
@@ -72,6 +72,7 @@ def run(settings: Settings, arguments: Arguments, *, dry_run: bool, restart: boo
         bookmark.fence()
     marks = None if restart else bookmark.read()
     continues = marks is not None
+    refused_before = marks.refused.total() if marks else 0
     if marks is None:
         marks = bookmark.new(arguments.spans(settings.kafka))
     since = arguments.moment("since") if arguments.since else None
@@ -85,8 +86,11 @@ def run(settings: Settings, arguments: Arguments, *, dry_run: bool, restart: boo
         resend.try_out()
     elif not _send(resend, screen):
         return 1
-    _tell(settings.kafka, resend, selection, marks, dry_run=dry_run, as_json=as_json)
-    return int(bool(selection.refused))
+    found = {"batches": resend.batches, "records": resend.records, "refused_before": refused_before}
+    if not dry_run:
+        found |= _booked(settings.kafka, marks.name)
+    _tell(found, selection, dry_run=dry_run, as_json=as_json)
+    return int(bool(selection.refused or refused_before))
 
 
 def _left(resend: Resend) -> int:
@@ -112,12 +116,7 @@ def _progress(screen: Console, resend: Resend) -> Iterator[Callable[[], None]]:
         yield lambda: bar.update(task, completed=total - _left(resend) - resend.waiting)
 
 
-def _tell(
-    kafka: KafkaSettings, resend: Resend, selection: Selection, marks: Marks, *, dry_run: bool, as_json: bool
-) -> None:
-    found = {"batches": resend.batches, "records": resend.records}
-    if not dry_run:
-        found |= _booked(kafka, marks.name)
+def _tell(found: dict[str, int], selection: Selection, *, dry_run: bool, as_json: bool) -> None:
     if as_json:
         refused = [
             {"key": row.key, "partition": row.source.partition, "first": row.source.first, "why": why}
@@ -128,7 +127,7 @@ def _tell(
         return
     screen = console()
     would = "would be sent" if dry_run else "were sent"
-    screen.print(f"{resend.batches:,} batches of {resend.records:,} records {would} again")
+    screen.print(f"{found['batches']:,} batches of {found['records']:,} records {would} again")
     if not dry_run:
         screen.print(f"Avstar has {found['taken']:,} of these records, and rejected {found['rejected']:,}")
     for why, times in selection.left.items():
@@ -138,6 +137,9 @@ def _tell(
         screen.print(safe(f"cannot be sent again: {row.key[:16]} of {where}: {why}", "bold red"))
     if len(selection.refused) > _SHOWN:
         screen.print(f"… and {len(selection.refused) - _SHOWN:,} more; --json lists all")
+    if found["refused_before"]:
+        what = f"{found['refused_before']:,} could not be sent again before the interruption"
+        screen.print(f"{what}; errors that were logged then name them", style="bold red")
 
 
 def _booked(kafka: KafkaSettings, name: str) -> Counter[str]:

@@ -106,9 +106,17 @@ class Resend:
             self.left[partition] = rows[room:]
         if not taken:
             return 0
+        told = len(self._selection.refused)
         sendings = [sending for row in taken if (sending := self.read(row))]
         for row in taken:
             self._marks.places[row.source.partition] = row.place
+        for row, why in self._selection.refused[told:]:
+            # Told and counted now: who goes on after an interruption does not come to it any more.
+            self._marks.refused[row.source.partition] += 1
+            source = row.source
+            logger.error(
+                "cannot be sent again", key=row.key, partition=source.partition, first=source.first, why=why
+            )
         placed: list[tuple[int, int]] = []
 
         def produce(producer: Producer) -> None:
