@@ -94,9 +94,7 @@ class DeadLetter(BaseModel):
     original: Original  #: base64 of the record's bytes as they stood, or of the request body
     record_type: str = ""  #: its kind, or what stood for it
     placement_hash: str = ""  #: of a record that was valid and that Avstar rejected
-    idempotency_key: str = (
-        ""  #: of the batch that it was in, or is; of a message that is none, what stood for it
-    )
+    idempotency_key: str = ""  #: of the batch that it was in, or is; the key of a message that is none
     place: Place | None = None  #: of a single record
     source: Source | None = None  #: of a batch
     records: int = Field(1, ge=0, le=MOST_RECORDS)  #: how many are in it

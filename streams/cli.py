@@ -1,6 +1,7 @@
 """The command line. Each command imports what it runs, so that ``spotstream --help`` stays quick."""
 
 import sys
+import traceback
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -132,6 +133,7 @@ def tail(
 
 @app.command()
 def worker(
+    context: typer.Context,
     *,
     role: Annotated[Role | None, typer.Option(help="Only this one; by default both, a process each.")] = None,
     leash: Annotated[int | None, typer.Option(hidden=True)] = None,
@@ -142,7 +144,7 @@ def worker(
 
     loaded = settings.load()
     log.configure(loaded.log)
-    return run(loaded) if role is None else run_role(loaded, role, leash)
+    return run(loaded, debug=context.obj) if role is None else run_role(loaded, role, leash)
 
 
 @app.command()
@@ -483,9 +485,9 @@ def _wrong_usage(error: typer.TyperException) -> int:
     return error.exit_code
 
 
-def _run() -> None:
+def _run(*, debug: bool) -> None:
     try:
-        sys.exit(app(standalone_mode=False))
+        sys.exit(app(standalone_mode=False, obj=debug))
     except SystemExit:
         sys.stdout.flush()  # at the interpreter's end an error would change the exit status, and not be told
         raise
@@ -498,17 +500,18 @@ def main() -> None:
         sys.argv.remove("--debug")
     try:
         output.prepare()
-        _run()
+        _run(debug=debug)
     except typer.TyperException as error:
         sys.exit(_wrong_usage(error))
     except BrokenPipeError:
         output.give_up()  # whoever read it has enough of it
         sys.exit(1)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is told
         if debug:
-            raise
+            traceback.print_exc()
         if not isinstance(error, Problem):
-            error = Problem(f"unexpected {type(error).__name__}: {error}", remedy="--debug shows where")
+            remedy = "" if debug else "--debug shows where"
+            error = Problem(f"unexpected {type(error).__name__}: {error}", remedy=remedy)
         from streams.console import printable
 
         print(*map(printable, (f"spotstream: {error}", *error.below)), sep="\n", file=sys.stderr)

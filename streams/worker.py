@@ -226,17 +226,17 @@ def _end_within(seconds: float, status: int) -> None:
     end.start()
 
 
-def run(settings: Settings) -> int:
+def run(settings: Settings, *, debug: bool) -> int:
     """Run both roles, a process each, until SIGTERM or SIGINT; returns the exit status.
 
     A role that ends by an error is started again after a moment; one that ends again and again, or that says
     that settings are wrong or, the first time, that a service is not there, ends the whole worker with its
-    status. A service that goes away later is waited for.
+    status. A service that goes away later is waited for. ``debug``: the roles' errors have tracebacks.
 
     Raises :class:`schemas.errors.Problem` for what is wrong with the broker at the start.
     """
     _warn(provision.require(settings.kafka).weak)  # each role asks again; but here it is said once
-    return asyncio.run(Supervisor(settings).run())
+    return asyncio.run(Supervisor(settings, debug=debug).run())
 
 
 def _warn(weak: Iterable[str]) -> None:
@@ -250,7 +250,8 @@ class Supervisor:
     _MOST_FAILURES, _WITHIN_S = 5, 60.0
     _PAUSE_S = 1.0
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, debug: bool) -> None:
+        self._debug = ("--debug",) if debug else ()
         self._stopping = asyncio.Event()
         self._patience_s = settings.worker.drain_s + _STOP_S + 1
 
@@ -291,7 +292,7 @@ class Supervisor:
         try:
             child = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "streams.cli", "worker", "--role", role, "--leash", str(leash),
-                pass_fds=(leash,), start_new_session=True,
+                *self._debug, pass_fds=(leash,), start_new_session=True,
             )  # fmt: skip
             await _first(child.wait(), self._stopping.wait())
             if child.returncode is None:

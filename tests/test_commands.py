@@ -15,10 +15,13 @@ import reference
 from reference import commands
 
 from schemas.batch import HEADERS, Source, build
+from schemas.errors import Unreachable
 from schemas.letter import DeadLetter, Receipt
 from streams.cli import main
 from streams.dispatch.message import REDRIVE_OF, REJECTED_BEFORE, REPLAY
 from streams.recovery import deadletters
+from streams.settings import Settings
+from streams.worker import Supervisor
 
 _BIN = Path(sys.executable).parent
 _DOCS = Path(__file__).parent.parent / "docs"
@@ -49,6 +52,27 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         return ended.value.code, *capsys.readouterr()
 
     return run
+
+
+@pytest.mark.parametrize("debug", [(), ("--debug",)])
+def test_debug_adds_the_traceback_and_changes_no_status(run: Run, debug: tuple[str, ...]) -> None:
+    status, out, said = run("profile", "show", "none.toml", *debug)
+    assert (status, out) == (2, "")
+    assert said.startswith("Traceback (most recent call last):") == bool(debug)
+    assert said.splitlines()[-1].startswith("spotstream: none.toml: ")
+
+
+@pytest.mark.parametrize("debug", [False, True])
+async def test_debug_reaches_the_roles_of_a_worker(
+    debug: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SPOTSTREAM_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:9")
+    monkeypatch.setenv("SPOTSTREAM_KAFKA__TIMEOUT_S", "1")
+    supervisor = Supervisor(Settings(), debug=debug)
+    assert await supervisor._run_once("dispatch") == Unreachable.exit_status
+    said = capfd.readouterr().err
+    assert ("Traceback (most recent call last):" in said) == debug
+    assert "127.0.0.1:9" in said.splitlines()[-1]
 
 
 def test_the_version_is_told(tmp_path: Path) -> None:
