@@ -31,6 +31,8 @@ PANEL = {FILE.id: Seat.of(FILE)}
         ("90m", NOW - timedelta(minutes=90)),
         ("1d", NOW - timedelta(days=1)),
         ("2026-11-24T06:00:00Z", NOW - timedelta(hours=6)),
+        ("0001-01-01T00:00:00Z", datetime(1970, 1, 1, tzinfo=UTC)),
+        ("9999w", datetime(1970, 1, 1, tzinfo=UTC)),
         ("2026-11-24T06:00:00.5-05:00", NOW - timedelta(hours=1) + timedelta(seconds=0.5)),
     ],
 )
@@ -39,8 +41,12 @@ def test_moments_are_read(text, meant):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "yesterday", "2026-11-24", "2026-11-24T06:00:00", "06:00", "-2h", "2 h", "999999999w"]
-)
+    "text",
+    [
+        "", "yesterday", "2026-11-24", "2026-11-24T06:00:00", "06:00", "-2h", "2 h", "999999999w",
+        "0001-01-01T00:00:00+05:00", "9999-12-31T23:00:00-05:00",
+    ],
+)  # fmt: skip
 def test_what_is_no_moment_is_refused_with_the_forms(text):
     with pytest.raises(UsageError, match=r"--since.*2h"):
         moment.parse(text, NOW, name="--since")
