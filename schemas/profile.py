@@ -410,7 +410,7 @@ def read(name_or_path: str | Path) -> str:
         return files("schemas").joinpath("profiles", f"{name_or_path}.toml").read_text("utf-8")
     path = Path(name_or_path)
     try:
-        return path.read_text("utf-8")
+        return path.read_text("utf-8-sig")  # some editors begin a file with a byte order mark
     except FileNotFoundError:
         remedy = f"built-in are {', '.join(names())}; else give a TOML file's path"
         raise UsageError("no such profile", where=str(path), remedy=remedy) from None

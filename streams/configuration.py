@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import re
-import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
@@ -20,7 +19,7 @@ from schemas.redact import HIDDEN
 from schemas.registry import Registry
 from streams.console import printable
 from streams.dispatch.avstar import Avstar
-from streams.settings import FILE, PREFIX, Settings
+from streams.settings import FILE, PREFIX, Settings, in_file
 from streams.status.access import Access
 from topics.connection import KafkaSettings
 
@@ -44,7 +43,7 @@ class Setting(NamedTuple):
 
 def effective(settings: Settings) -> Iterator[Setting]:
     """Every setting, in order."""
-    told = tomllib.loads(Path(FILE).read_text(encoding="utf-8")) if Path(FILE).exists() else {}
+    told = in_file()
     variables = {variable.upper(): variable for variable in os.environ}
     for section, values in settings:
         for name, value in values:

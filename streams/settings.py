@@ -17,9 +17,9 @@ from pydantic import (
 )
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    TomlConfigSettingsSource,
 )
 
 from schemas.errors import UsageError
@@ -249,7 +249,7 @@ class Settings(BaseSettings):
     """All settings. Build it with :func:`load`, which turns pydantic's errors into ours."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, toml_file=FILE
+        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True
     )
 
     kafka: KafkaSettings = KafkaSettings()
@@ -283,7 +283,16 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        return init_settings, env_settings, InitSettingsSource(settings_cls, in_file())
+
+
+def in_file() -> dict[str, Any]:
+    """Section → name → value, as the settings' file has them; empty where there is none.
+
+    Raises ``TOMLDecodeError``, ``UnicodeDecodeError``, ``OSError``.
+    """
+    # -sig: some editors begin a file with a byte order mark.
+    return tomllib.loads(Path(FILE).read_text("utf-8-sig")) if Path(FILE).is_file() else {}
 
 
 def load(overrides: dict[str, dict[str, Any]] | None = None) -> Settings:

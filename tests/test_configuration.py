@@ -76,6 +76,13 @@ def test_show_is_toml_that_says_where_each_value_comes_from(run: Run) -> None:
     assert str(Path("spotstream.toml").resolve()) in done.stdout
 
 
+def test_show_reads_past_a_byte_order_mark(run: Run) -> None:
+    Path("spotstream.toml").write_text("[batch]\nrecords = 3000\n", "utf-8-sig")
+    done = run("show")
+    assert done.returncode == 0, done.stderr
+    assert "records = 3000 # spotstream.toml" in re.sub(" +", " ", done.stdout).splitlines()
+
+
 def test_show_has_every_setting() -> None:
     loaded = settings.load()
     shown = {(one.section, one.name): one for one in configuration.effective(loaded)}

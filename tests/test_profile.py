@@ -38,6 +38,13 @@ def test_a_profile_needs_little(tmp_path: Path) -> None:
     assert mine.layout(HEADER).columns == HEADER
 
 
+def test_a_profile_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(MINIMAL, "utf-8-sig")
+    assert profile.load(path).name == "mine"
+    assert profile.read(path) == MINIMAL
+
+
 @pytest.mark.parametrize(
     ("toml", "told"),
     [

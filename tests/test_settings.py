@@ -94,6 +94,11 @@ def test_a_wrong_file_is_named(tmp_path, text, named):
         load()
 
 
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "spotstream.toml").write_bytes(b"\xef\xbb\xbf[batch]\r\nrecords = 3000\r\n")
+    assert load().batch.records == 3000
+
+
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "spotstream.toml").symlink_to("/proc/self/mem")  # a file, but not at its beginning
     with pytest.raises(UsageError, match=r"cannot be read: .*; let this user read it"):
