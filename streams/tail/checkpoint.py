@@ -93,7 +93,9 @@ class Checkpoint(BaseModel):
     member: Member = START  #: of a gzip file: where reading can go on from
     link: str = ""  #: see :class:`.chain.Chain`; hex
     digest: str = ""  #: of everything before ``position``; hex
-    rotated: bool = False  #: whether its path has led to another file since
+    #: The path that it was rotated away from; empty: it was not. An earlier release also took for rotated,
+    #: under another key, what was merely given by another path, so its word is not taken.
+    rotated_from: str = ""
     finished: bool = False  #: whether the end of the file was taken for its last record's end
     gone: bool = False
     copy_of: str = ""  #: identity
@@ -163,7 +165,7 @@ class Checkpoint(BaseModel):
             "member": START,
             "link": "",
             "digest": chain.digest(size, file.read),
-            "rotated": True,
+            "rotated_from": self.path,
             "finished": True,
             "gone": False,
             "copy_of": self.identity,

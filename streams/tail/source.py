@@ -115,6 +115,14 @@ class OpenFile:
         return os.fstat(self._fd).st_mtime_ns
 
     @property
+    def is_unlinked(self) -> bool:
+        """Whether no path leads to it any more; False where that cannot be told."""
+        try:
+            return os.fstat(self._fd).st_nlink == 0
+        except OSError:
+            return False
+
+    @property
     def is_gzip(self) -> bool:
         """Whether it is compressed; known once it has been read."""
         return self._gunzip is not None
@@ -226,8 +234,9 @@ class Source:
         #: Of the raw topic. From the descriptor, so that files spread; kept when there come to be more.
         self.partition = known.partition if known else int.from_bytes(self.descriptor_id[:8]) % partitions
         self.finished = known.finished if known else False
-        #: Whether its path has led to another file since, and when the file last grew (``monotonic``).
-        self.rotated = known.rotated if known else False
+        #: Where it was written, whether it was moved away from there, and when it last grew (``monotonic``).
+        self.home = (known.rotated_from or known.path) if known else file.path
+        self.rotated = False
         self.grown_at = monotonic()
         #: Whether its end was destroyed before it could be read.
         self.gone = False
@@ -371,7 +380,7 @@ class Source:
             member=self.file.member(max(0, min(chain.start(self.position), self.position - _NEAR))),
             link=link,
             digest=digest,
-            rotated=self.rotated,
+            rotated_from=self.home if self.rotated else "",
             finished=self.finished,
             gone=self.gone,
             owner=self._settings.name,

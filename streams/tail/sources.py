@@ -289,13 +289,32 @@ class Sources:
     def _follow(self, source: Source, path: str) -> None:
         """Note where a file is now, and end with it when it was rotated away, is read and nothing comes."""
         file = source.file
-        if not file.is_at(file.path):
-            source.rotated = True
+        is_there = file.is_at(file.path)
+        if not is_there:
             file.path = path or paths.with_inode(file.path, file.inode) or file.path
+        is_home = is_there and file.path == source.home
+        source.rotated = not is_home and self.was_rotated(file, source.home)
         quiet_s = monotonic() - source.grown_at
         limit_s = self.settings.rotated_after_s if source.rotated else self.settings.complete_after_s
         if limit_s and quiet_s >= limit_s and file.is_at_end(source.end) and not source.ending:
             self.finish(source)
+
+    def was_rotated(self, file: OpenFile, home: str) -> bool:
+        """Whether a file was moved away from ``home``, where it was written.
+
+        By itself: with its folder, or merely given by another path, it may be written on.
+        """
+        if file.is_at(home):
+            return False
+        if file.is_unlinked or os.path.basename(home) != os.path.basename(file.path):  # noqa: PTH119 - of thousands
+            return True
+        try:
+            os.stat(home)  # noqa: PTH116 - likewise
+        except FileNotFoundError:
+            return Path(home).parent.is_dir() and any(paths.covers(one, home) for one in self.given)
+        except OSError:  # of a network's file system, which may come back
+            return False
+        return True
 
     def examine_free(self, path: str) -> Found | None:
         """As :meth:`examine`, unless it is being read."""

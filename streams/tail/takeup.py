@@ -1,6 +1,7 @@
 """Take up: each file that was found goes on from the checkpoint it belongs to, or begins."""
 
 from collections.abc import Callable, Collection
+from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -100,7 +101,9 @@ class TakeUp:
             self._sources.end(file, known.position)
             return
         source = self._source(found, known)
-        source.rotated = source.rotated or file.path != known.path
+        source.rotated = self._sources.was_rotated(file, source.home)
+        if not source.rotated and Path(file.path).name == Path(source.home).name:
+            source.home = file.path  # given by another path; a link of another name may go
         self._sources.add(source)
 
     def _take_over(self, known: Checkpoint) -> None:
