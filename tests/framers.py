@@ -112,6 +112,23 @@ def check(make: Make, data: bytes, cuts: Sequence[int], limit: int) -> Whole:
     return whole
 
 
+def check_finished(make: Make, data: bytes, ends: Sequence[int], limit: int) -> Whole:
+    """Raise ``AssertionError`` where a file is not published whole that is taken to its end at each of
+    ``ends`` and grows after that; gives its records.
+    """
+    parts, position, number, pending = [], 0, 0, 0
+    for end in [*sorted(ends), len(data)]:
+        framer = make(limit, position, number, pending)
+        middle = (position + end) // 2
+        parts += [framer.feed(data[position:middle]), framer.feed(data[middle:end], final=True)]
+        assert (framer.position, framer.held) == (max(position, min(end, len(data))), 0)
+        position, number, pending = framer.position, framer.number, framer.pending
+    whole = together(parts)
+    _check_places(data, whole, limit)
+    assert pending == len(data) - (whole.offsets[-1] + len(whole.records[-1]) if whole.records else 0)
+    return whole
+
+
 def _check_places(data: bytes, framed: Whole, limit: int) -> None:
     """Skipped bytes and records are the input, in order, and every number is given out once."""
     end = 0
@@ -122,7 +139,7 @@ def _check_places(data: bytes, framed: Whole, limit: int) -> None:
         end = offset + len(record)
     assert end <= len(data)
     for long in framed.oversized:
-        assert long.length > limit
+        assert long.length > limit - 2  # halves of code units at both ends count as whole ones
         assert data[long.offset :].startswith(long.head)
     numbers = sorted([*framed.numbers, *(long.number for long in framed.oversized)])
     assert numbers == list(range(1, len(numbers) + 1))

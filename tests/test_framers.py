@@ -4,7 +4,7 @@ import time
 import tracemalloc
 
 import pytest
-from framers import CSV, FIXED, MAKES, XML, Make, check, frame, tokens, wide
+from framers import CSV, FIXED, MAKES, XML, Make, check, check_finished, frame, tokens, wide
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,6 +28,33 @@ def test_no_split_and_no_resumption_changes_the_records(name: str) -> None:
         check(MAKES[name], data, cuts, limit)
 
     promises()
+
+
+@pytest.mark.parametrize("name", MAKES)
+def test_what_grows_after_its_end_is_published_whole(name: str) -> None:
+    """Wherever that was, in the middle of a letter, too, and however often."""
+
+    @settings(max_examples=150)
+    @given(
+        st.lists(st.sampled_from(tokens(name)), max_size=40).map(b"".join),
+        cuts_,
+        st.sampled_from([8, 30, 1000]),
+    )
+    def promises(data: bytes, ends: list[int], limit: int) -> None:
+        check_finished(MAKES[name], data, ends, limit)
+
+    promises()
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_half_a_code_unit_costs_no_line_but_those_beside_it(encoding: str) -> None:
+    """Each byte of a file may be the last one that there is when a run ends."""
+    lines = [text.encode(encoding) for text in ("a,b\n", "ਊ,Ċ\n", "c,Ⰰ\r\n", "d\n")]
+    data = b"".join(lines)
+    for end in range(len(data) + 1):
+        whole = check_finished(MAKES[f"csv-{encoding}"], data, [end], 1000)
+        assert end % 2 == 0 or b"".join(whole.records) == data
+        assert len(set(lines) - set(whole.records)) <= 2
 
 
 @given(st.text('a,\n\r\t"#é\u0a0a\u0d0d\u2c00\U0001f426', max_size=40), st.booleans())

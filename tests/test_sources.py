@@ -300,3 +300,32 @@ def test_a_file_that_nobody_wrote_to_is_not_read_again(
         memory.commit([known.model_copy(update={"device": device})])
         assert Reader(memory, tmp_path).look() == []
     assert list(memory.files) == [known.identity]
+
+
+def in_utf_16(*records: bytes) -> bytes:
+    return b"".join(record.decode().encode("utf-16-le") for record in records)
+
+
+def test_a_file_in_utf_16_that_grows_after_its_end(tmp_path: Path) -> None:
+    """In the midst of any letter: what is published is what it holds, each byte once."""
+    head, records = b"\xff\xfe" + in_utf_16(HEADER), in_utf_16(line(0), line(1))
+    for end in range(1, len(records), 2):
+        path, memory = tmp_path / f"{end}.csv", Memory()
+        path.write_bytes(head + records[:end])
+        before = Reader(memory, path, once=True).look()
+        path.write_bytes(head + records)
+        assert b"".join(before + Reader(memory, path, once=True).look()) == records
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("cut", [0, 1])
+def test_what_was_taken_without_its_line_end_is_told(tmp_path: Path, encoding: str, cut: int) -> None:
+    path, memory = tmp_path / "log.csv", Memory()
+    data = "".join(("\ufeff", *(part.decode() for part in (HEADER, line(0), line(1)))))
+    path.write_bytes(data[: len(data) - cut].encode(encoding))
+    Reader(memory, path, once=True).look()
+    path.write_bytes((data + line(2).decode()).encode(encoding))
+    with capture_logs() as said:
+        Reader(memory, path, once=True).look()
+    told = "the last record was taken without its line end and has grown since; its rest is another record"
+    assert (told in [one["event"] for one in said]) == bool(cut)

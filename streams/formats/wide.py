@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from streams.formats.framing import HEAD, Framed, Framing
+from streams.formats.framing import HEAD, Framed, Framing, Oversized
 
 #: Stands for every code unit beyond Latin-1; no delimiter, quote or markup is this byte.
 OTHER = 0xFF
@@ -31,7 +31,8 @@ class WideFramer:
     """Frames a file in UTF-16, see :class:`.framing.Framing`.
 
     ``make`` builds the framer of code units from a limit, a position, a number and pending units. A last odd
-    byte belongs to what it follows.
+    byte belongs to what it follows. Where the file grows after all, the other half of that code unit belongs
+    to what it precedes; by itself it ends and opens nothing.
     """
 
     def __init__(
@@ -44,9 +45,11 @@ class WideFramer:
         number: int = 0,
         pending: int = 0,
     ) -> None:
-        self._units = make(limit // 2, position // 2, number, pending // 2)
+        self._units = make(limit // 2, position // 2, number, 0)
         self._limit, self._little = limit, little
+        self._start, self._end = position, position - pending  # the latter of the last record
         self._raw, self._begin = b"", position  # what was fed of the file from offset ``_begin`` on
+        self._taken = bytes([OTHER]) * (position % 2)  # for the half of a code unit before the first byte
         self._half = b""
         self._head = b""  # of what is above the limit, once its middle is not in ``_raw`` any more
         self._head_at = 0
@@ -55,7 +58,7 @@ class WideFramer:
     @property
     def position(self) -> int:
         """See :class:`.framing.Framing`."""
-        return 2 * self._units.position - self._missing
+        return max(2 * self._units.position - self._missing, self._start)
 
     @property
     def number(self) -> int:
@@ -65,43 +68,44 @@ class WideFramer:
     @property
     def pending(self) -> int:
         """See :class:`.framing.Framing`."""
-        return 2 * self._units.pending - self._missing if self._units.pending else 0
+        return self.position - self._end
 
     @property
     def held(self) -> int:
         """See :class:`.framing.Framing`."""
-        return 2 * self._units.held + len(self._half)
+        return self._begin + len(self._raw) + len(self._half) - self.position
 
     def feed(self, block: bytes, *, final: bool = False) -> Framed:
         """See :class:`.framing.Framing`."""
         block = self._half + block
-        even = len(block) & ~1
-        self._half = b"" if final else block[even:]
-        units = narrow(block[:even], little=self._little)
-        if final and even < len(block):
+        taken = self._taken if block else b""
+        whole = len(block) - (len(taken) + len(block)) % 2
+        units = narrow(taken + block[:whole], little=self._little)
+        if final and whole < len(block):
             units += bytes([OTHER])
-            self._missing = 1
-        else:
-            block = block[:even]
-        self._raw += block
+            self._missing, whole = 1, len(block)
+        self._taken = self._taken[len(taken) :]
+        self._raw, self._half = self._raw + block[:whole], block[whole:]
         framed = self._widened(self._units.feed(units, final=final))
         self._forget()
         return framed
 
     def _widened(self, framed: Framed) -> Framed:
-        raw, begin, end = self._raw, self._begin, self._begin + len(self._raw)
-        offsets = 2 * framed.offsets
-        starts = offsets - begin
-        sizes = np.minimum(2 * framed.sizes, len(raw) - starts)
-        oversized = [
-            line._replace(
-                offset=2 * line.offset,
-                length=min(2 * (line.offset + line.length), end) - 2 * line.offset,
-                head=self._head_of(2 * line.offset, 2 * line.length),
-            )
-            for line in framed.oversized
-        ]
-        return Framed(raw, starts, sizes, offsets, framed.numbers, 2 * framed.skipped, oversized)
+        end = self._begin + len(self._raw)
+        offsets = np.maximum(2 * framed.offsets, self._start)
+        ends = np.minimum(2 * (framed.offsets + framed.sizes), end)
+        skipped = offsets.copy()
+        skipped[:1] -= self._end
+        skipped[1:] -= ends[:-1]
+        self._end = int(ends[-1]) if len(ends) else self._end
+        oversized = [self._widened_line(line, end) for line in framed.oversized]
+        starts = offsets - self._begin
+        return Framed(self._raw, starts, ends - offsets, offsets, framed.numbers, skipped, oversized)
+
+    def _widened_line(self, line: Oversized, end: int) -> Oversized:
+        offset = max(2 * line.offset, self._start)
+        length = min(2 * (line.offset + line.length), end) - offset
+        return line._replace(offset=offset, length=length, head=self._head_of(offset, length))
 
     def _head_of(self, offset: int, length: int) -> bytes:
         if self._head and offset == self._head_at:
@@ -111,7 +115,7 @@ class WideFramer:
 
     def _forget(self) -> None:
         """Keep what was not framed yet; of what is above the limit its head and its end."""
-        position = 2 * self._units.position
+        position = self.position
         if self._head and position > self._head_at:
             self._head = b""  # it has ended, or was a comment
         place = max(position - self._begin, 0)

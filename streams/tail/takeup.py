@@ -92,7 +92,7 @@ class TakeUp:
                 self._fresh.append(found)
                 return
             known = latest
-        _tell_resumed(file, known)
+        _tell_resumed(found, known)
         overwritten = self._sources.overwritten.pop(known.identity, None)
         if overwritten:
             overwritten.source.file.close()
@@ -331,9 +331,11 @@ def _was_begun(known: Checkpoint) -> bool:
     return known.is_claim and known.head.length > known.position
 
 
-def _tell_resumed(file: OpenFile, known: Checkpoint) -> None:
+def _tell_resumed(found: Found, known: Checkpoint) -> None:
+    file, line_end = found.file, "\n".encode(found.head.encoding)
     logger.info("file resumed", path=file.path, position=known.position, records=known.records)
-    if known.finished and file.read(known.position, 1) and file.read(known.position - 1, 1) != b"\n":
+    last = file.read(known.position - len(line_end), len(line_end))
+    if known.finished and file.read(known.position, 1) and last != line_end:
         logger.error(
             "the last record was taken without its line end and has grown since; its rest is another record",
             path=file.path,

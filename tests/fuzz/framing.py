@@ -10,7 +10,7 @@ import atheris
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 with atheris.instrument_imports(include=["streams"]):
-    from framers import MAKES, check, tokens
+    from framers import MAKES, check, check_finished, tokens
 
     from streams.formats import framing, grammar, markup, wide
 
@@ -29,7 +29,9 @@ def one(given: bytes) -> None:
     if given[0] & 4:
         known = tokens(NAME)
         data = b"".join(known[byte % len(known)] for byte in data)
-    check(MAKES[NAME], data, [cut * (len(data) + 1) // 256 for cut in given[1 : 2 + (given[1] & 3)]], limit)
+    cuts = [cut * (len(data) + 1) // 256 for cut in given[1 : 2 + (given[1] & 3)]]
+    check(MAKES[NAME], data, cuts, limit)
+    check_finished(MAKES[NAME], data, cuts, limit)
 
 
 atheris.Setup(sys.argv, one)
