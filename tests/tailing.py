@@ -148,10 +148,17 @@ class Reader:
     """Reads what a folder's files hold, commits it to a :class:`Memory`, and looks when it is told to."""
 
     def __init__(
-        self, memory: Memory, folder: Path, *, once: bool = False, delete: bool = False, **tail: object
+        self,
+        memory: Memory,
+        folder: Path,
+        *,
+        once: bool = False,
+        delete: bool = False,
+        done: Path | None = None,
+        **tail: object,
     ) -> None:
         settings = TailSettings(**{"copy_wait_s": 0.0, "watch": "poll", **tail})
-        disposal = Disposal(delete=delete)
+        disposal = Disposal(done, delete=delete)
         self.sources = Sources([str(folder)], load("avion"), settings, once=once, disposal=disposal)
         self.memory = memory
         self.records: list[bytes] = []

@@ -35,25 +35,33 @@ class Disposal:
                 "it is among the folders that are tailed", where=str(self._done), remedy="give another"
             )
 
-    def __call__(self, file: OpenFile, end: int) -> None:
+    def __call__(self, file: OpenFile, end: int) -> bool:
         """Dispose of a finished file, if it is still where it was and has nothing after ``end``.
 
-        To be repeated after a crash. What cannot be moved is told and stays, for it was published.
+        To be repeated after a crash. What cannot be moved is told and stays, for it was published. False: it
+        was written to, or moved, while it was being copied; so it stays, to be looked at again.
         """
-        if not self or not file.is_at(file.path) or file.size() != end:
-            return
+        if not self or not _is_as_published(file, end):
+            return True
         try:
             if self._done is None:
                 Path(file.path).unlink()
-            else:
-                _move(Path(file.path), self._done)
+            elif not _move(file, end, self._done):
+                return False
         except OSError as error:
             logger.error("finished file stays", path=file.path, why=str(error))  # noqa: TRY400 - a fact, no bug
-            return
+            return True
         logger.info("finished file deleted" if self._delete else "finished file moved", path=file.path)
+        return True
 
 
-def _move(path: Path, folder: Path) -> None:
+def _is_as_published(file: OpenFile, end: int) -> bool:
+    return file.is_at(file.path) and file.size() == end and file.written() == file.modified
+
+
+def _move(file: OpenFile, end: int, folder: Path) -> bool:
+    """Whether it could be moved as it was published."""
+    path = Path(file.path)
     target = folder / path.name
     number = 0
     while target.exists():
@@ -67,5 +75,9 @@ def _move(path: Path, folder: Path) -> None:
         shutil.copy2(path, part)
         with part.open("rb") as copy:
             os.fsync(copy.fileno())
+        if not _is_as_published(file, end):
+            part.unlink()
+            return False
         part.rename(target)
         path.unlink()
+    return True

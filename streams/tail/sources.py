@@ -198,13 +198,16 @@ class Sources:
         self._ending.append(source)
 
     def end(self, file: OpenFile, position: int) -> None:
-        """This file is published to its end at ``position``, unless somebody still wrote to it."""
+        """This file is published to its end at ``position``, unless somebody still writes to it."""
         signature = _signature(file.path)  # before it is looked at, so that what comes later changes it
-        if file.is_at_end(position) and file.written() == file.modified:
-            self._dispose(file, position)
+        is_published = file.is_at_end(position) and file.written() == file.modified
+        if is_published and self._dispose(file, position):
             self._ended[file.device, file.inode] = signature
         else:
             self.scan_due = True
+        if file.is_unlinked and not file.is_at_end(position):
+            late = 0 if file.is_gzip else file.size() - position
+            self.lose(file.path, position, late, "written when it was being removed")
         file.close()
 
     def lose(self, path: str, position: int, known: int, why: str) -> None:
