@@ -53,6 +53,13 @@ def _named(paths: list[str] | None) -> list[str] | None:
     return paths
 
 
+def _folder(given: str) -> Path:
+    """Likewise: ``Path("")`` is the working directory."""
+    if not given:
+        raise typer.BadParameter("it is empty")
+    return Path(given)
+
+
 @app.callback()
 def _spotstream(
     *,
@@ -68,7 +75,9 @@ def sandbox(
     *,
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any free one.")] = 0,
-    data_dir: Annotated[Path | None, typer.Option(help="Folder that keeps the ledger.")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(parser=_folder, help="Folder that keeps the ledger.")
+    ] = None,
     requests_per_minute: Annotated[int, typer.Option(min=0, help="Limit of the account; 0: none.")] = 0,
     requests_at_once: Annotated[int, typer.Option(min=0, help="Limit of the account; 0: none.")] = 0,
     token_ttl: Annotated[int, typer.Option(min=1, help="Seconds that a token lives.")] = 3600,
@@ -114,13 +123,16 @@ def tail(
     *,
     profile: Annotated[str, typer.Option(help="Mapping profile, a name or a TOML file.")] = "",
     once: Annotated[bool, typer.Option("--once", help="Stop at the end of what is there.")] = False,
-    done_dir: Annotated[Path | None, typer.Option(help="Folder to move files to that are published.")] = None,
+    done_dir: Annotated[
+        Path | None, typer.Option(parser=_folder, help="Folder to move files to that are published.")
+    ] = None,
     delete: Annotated[bool, typer.Option("--delete", help="Delete files that are published.")] = False,
 ) -> int:
     """Follow files into the raw topic, each record exactly once.
 
     With --done-dir or --delete a file goes once its end is published: with --once, when it was rotated away,
-    or after tail.complete_after_s. Exit status 1 if anything was destroyed before it could be read.
+    or after tail.complete_after_s. Exit status 1 if a file was refused, as an empty one is with --once, if
+    anything may have been destroyed before it could be read, or if --once was stopped before the end.
     """
     from streams import log, settings
     from streams.tail.disposal import Disposal
@@ -172,9 +184,9 @@ def demo(
 @app.command()
 def up(
     *,
-    data_dir: Annotated[Path, typer.Option(help="Folder that keeps topics, schemas and ledger.")] = Path(
-        ".spotstream"
-    ),
+    data_dir: Annotated[
+        Path, typer.Option(parser=_folder, help="Folder that keeps topics, schemas and ledger.")
+    ] = Path(".spotstream"),
     json: Annotated[bool, typer.Option("--json", help="Print the addresses as one JSON object.")] = False,
 ) -> None:
     """Kafka, schema registry and Avstar sandbox in the foreground until SIGTERM or Ctrl-C.

@@ -215,6 +215,12 @@ def test_ctrl_c_ends_a_command_as_it_ends_any_program(run: Run, monkeypatch: pyt
         (("tail", "log.csv", ""), "a PATH is empty"),
         (("doctor", ""), "a PATH is empty"),
         (("demo", "--file", ""), "a PATH is empty"),
+        (
+            ("tail", "log.csv", "--done-dir", ""),
+            "spotstream tail: Invalid value for '--done-dir': it is empty",
+        ),
+        (("sandbox", "--data-dir", ""), "spotstream sandbox: Invalid value for '--data-dir': it is empty"),
+        (("up", "--data-dir", ""), "spotstream up: Invalid value for '--data-dir': it is empty"),
         (("doctor", "--timeout", "inf"), "--timeout"),
         (("doctor", "--timeout", "nan"), "--timeout"),
         (("profile", "check", "log.csv", "--mapped", "9" * 30), "--mapped"),
