@@ -1,8 +1,9 @@
-"""Standard output, as every command has it."""
+"""Standard output and standard error, as every command has them."""
 
 import os
 import sys
 from io import BufferedWriter, FileIO, TextIOWrapper
+from pathlib import Path
 from typing import Any
 
 from schemas.errors import Problem, UsageError
@@ -26,8 +27,11 @@ class _Descriptor(FileIO):
 def prepare() -> None:
     """See that what cannot be written is told, and that any text can be written in any encoding.
 
-    Raises :class:`UsageError` when there is no output: whatever is opened next would take its place.
+    Whoever closed standard error wants to hear nothing. Raises :class:`UsageError` when there is no output:
+    whatever is opened next would take its place.
     """
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
     given = sys.stdout
     if given is None:
         raise UsageError("is closed", where=_WHERE, remedy="lead it to /dev/null if nobody wants it")

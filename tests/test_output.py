@@ -51,6 +51,16 @@ def test_without_an_output_nothing_begins(command: str, tmp_path: Path) -> None:
     assert "standard output: is closed" in done.stderr
 
 
+@pytest.mark.parametrize("form", ["auto", "json"])
+def test_without_standard_error_nothing_is_told_and_all_goes_on(form: str, tmp_path: Path) -> None:
+    """Errors are not output."""
+    (tmp_path / "empty.csv").touch()
+    done = _run("spotstream tail empty.csv --once 2>&-", tmp_path, SPOTSTREAM_LOG__FORMAT=form)
+    assert (done.returncode, done.stdout) == (2, "")
+    done = _run("spotstream generate --records 1 >&- 2>&-", tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+
+
 def test_what_an_encoding_has_no_letters_for_is_written_as_escapes(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(
         'name = "x"\ndescription = "Größe"\ntime_zone = "UTC"\ncurrency = "USD"\n'
