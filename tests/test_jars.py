@@ -31,6 +31,14 @@ def test_refuses_a_kept_jar_that_was_changed(tmp_path: Path) -> None:
         jars.class_path(lock, tmp_path)
 
 
+@pytest.mark.parametrize("install", [jars.class_path, jars.unpacked])
+def test_says_where_downloads_can_be_kept(tmp_path: Path, install: Callable) -> None:
+    (tmp_path / "cache").touch()
+    lock = _lock(tmp_path, _SLF4J, _SLF4J_SHA256)
+    with pytest.raises(UsageError, match=f"{tmp_path}/cache/small: .*: Not a directory; set XDG_CACHE_HOME"):
+        install(lock, tmp_path / "cache")
+
+
 @pytest.mark.broker
 @pytest.mark.parametrize("install", [jars.class_path, jars.unpacked])
 def test_refuses_a_download_that_is_not_what_is_locked(tmp_path: Path, install: Callable) -> None:

@@ -29,6 +29,7 @@ from schemas.batch import build
 from schemas.errors import Problem, UsageError
 from streams.lab.account import Credentials
 from streams.lab.sandbox import Options, command, running
+from streams.lab.up import SandboxProcess
 
 OPENAPI = json.loads(Path("streams/lab/openapi.json").read_text())
 KEY = {"Authorization": "Bearer sandbox-key"}
@@ -493,6 +494,7 @@ async def test_the_token_endpoint_fails_by_script_too(client: Client) -> None:
         {"kind": "reject", "at": "booked"},
         {"kind": "reset", "at": "headers", "field": "spot_id"},
         {"kind": "reset", "at": "body", "path": "/oauth/token"},
+        {"kind": "status", "retry_after": 99_999_999_999_999, "retry_after_form": "date"},
     ],
 )
 async def test_a_wrong_script_is_refused_and_the_old_one_stays(client: Client, fault: dict[str, Any]) -> None:
@@ -579,6 +581,21 @@ async def test_a_folder_or_a_port_has_one_sandbox(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="is taken"):
             async with running(Options(port=port)):
                 pass
+
+
+async def test_a_path_that_is_no_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "ledger").mkdir()
+    (tmp_path / "file").touch()
+    for folder, why in ((tmp_path / "file", "File exists"), (tmp_path, "Is a directory")):
+        with pytest.raises(UsageError, match=f"{folder}: is no folder to keep a ledger in: {why}"):
+            async with running(Options(data_dir=folder)):
+                pass
+
+
+def test_starts_again_after_a_kill_as_its_port_was_written(tmp_path: Path) -> None:
+    (tmp_path / "port").touch()
+    with SandboxProcess(tmp_path) as started:
+        assert started.url.endswith(":" + (tmp_path / "port").read_text())
 
 
 async def test_any_torn_end_is_cut_off_and_damage_is_told(tmp_path: Path) -> None:

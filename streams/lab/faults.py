@@ -49,7 +49,7 @@ class Fault(BaseModel):
     seconds: float = Field(0.0, strict=True, ge=0, description="of latency, hang and slow")
     status: int = Field(503, strict=True, ge=400, le=599)
     retry_after: int | None = Field(
-        None, strict=True, ge=0, description="seconds, for the Retry-After header"
+        None, strict=True, ge=0, le=31_536_000, description="seconds, for the Retry-After header"
     )
     retry_after_form: Literal["seconds", "date"] = "seconds"
     field: str = Field("", description="a field of records…")

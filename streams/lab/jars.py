@@ -49,7 +49,8 @@ def cache_dir() -> Path:
 def class_path(lock_file: Path, cache: Path) -> str:
     """Java's class path of all the locked jars, downloaded to ``cache`` where they are missing.
 
-    Raises :class:`Problem` when a jar is not what is locked, :class:`Unreachable` when it cannot be had.
+    Raises :class:`Problem` when a jar is not what is locked, :class:`Unreachable` when it cannot be had, and
+    :class:`UsageError` when it cannot be kept.
     """
     locked = read_lock(lock_file)
     folder = cache / lock_file.stem
@@ -172,9 +173,17 @@ def _sha256(file: Path) -> str:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("w")
+    except OSError as error:
+        raise UsageError(
+            f"downloads cannot be kept there: {error.strerror}",
+            where=str(folder),
+            remedy="set XDG_CACHE_HOME to a folder that can be written to",
+        ) from None
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 

@@ -67,7 +67,8 @@ class Ledger:
     def __init__(self, folder: Path | None = None) -> None:
         """Open the ledger in ``folder`` and read it back; None keeps it in a file that goes with the process.
 
-        Raises ``UsageError`` when another sandbox has the folder, ``Problem`` when the file is damaged.
+        Raises ``UsageError`` when another sandbox has the folder or nothing can be kept there, ``Problem``
+        when the file is damaged.
         """
         self._file: BinaryIO = _open(folder) if folder else tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
         self._end = 0
@@ -198,8 +199,11 @@ class Ledger:
 
 
 def _open(folder: Path) -> BinaryIO:
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / "ledger", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / "ledger", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise UsageError(f"is no folder to keep a ledger in: {error.strerror}", where=str(folder)) from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -180,8 +180,9 @@ class Embedded(ABC):
     def _steady_port(self) -> int:
         """The port of the last start if it is free, so that clients find a restarted service again."""
         remembered = self._dir / "port"
-        last = int(remembered.read_text(encoding="ascii")) if remembered.exists() else None
-        port = last if last and _is_free(last) else free_port()
+        last = remembered.read_text(encoding="ascii") if remembered.exists() else ""
+        # It is empty if a kill came as it was written.
+        port = int(last) if last and _is_free(int(last)) else free_port()
         remembered.write_text(str(port), encoding="ascii")
         return port
 
