@@ -122,6 +122,26 @@ def test_an_original_that_cannot_be_opened_just_now_is_not_gone(
     assert not begins_finished(found, known)
 
 
+def test_a_copy_of_a_copy_in_the_making_is_known(tmp_path: Path) -> None:
+    """A copy that its original has overtaken, and that is being compressed: nothing of it is to be published."""
+    path, memory = tmp_path / "log.csv", Memory()
+    path.write_bytes(HEADER + line(1) + line(2))
+    Reader(memory, tmp_path, once=True).look()
+    (known,) = memory.files.values()
+    (copy := tmp_path / "log.csv.1").write_bytes(HEADER + line(1))
+    sources = Reader(memory, tmp_path).sources
+    overtaken = sources.examine(str(copy))
+    assert overtaken
+    of_copy = known.for_copy(overtaken.file, overtaken.file.size())
+    (packed := tmp_path / "log.csv.1.gz").write_bytes(gzip.compress(copy.read_bytes())[:-9])
+    found = sources.examine(str(packed))
+    assert found
+    path.unlink()
+    assert begins_finished(found, of_copy)
+    copy.unlink()
+    assert not begins_finished(found, of_copy)
+
+
 def test_what_is_appended_while_a_file_ends_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "log.csv"
     path.write_bytes(HEADER + line(1))

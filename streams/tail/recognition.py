@@ -208,7 +208,7 @@ def _original(known: Checkpoint, path: str) -> OpenFile | None:
 def begins_finished(found: Found, known: Checkpoint) -> bool:
     """Whether a file may be an unfinished copy of one that is published to its end and still there."""
     # A file that has the inode was written over: it is no copy of itself.
-    may_be = known.finished and not known.copy_of and not known.is_of(found.file)
+    may_be = known.finished and not known.is_of(found.file)
     try:
         file = original(known) if may_be else None
     except PassingError:
