@@ -1,8 +1,8 @@
 """The baselines of ``bench validate``: the loops that people write by hand, and stock Faust.
 
-``python -m streams.lab.bench.baselines NAME BOOTSTRAP GROUP RECORDS`` judges that many raw records as one
-writes it by hand (:mod:`.handwritten`) or with the product's own judge, POSTs each batch to a sink in a
-process of its own, commits, and prints records/s.
+``python -m streams.lab.bench.baselines NAME BOOTSTRAP GROUP RECORDS URL`` judges that many raw records as one
+writes it by hand (:mod:`.handwritten`) or with the product's own judge, POSTs each batch to the sink at URL,
+commits, and prints records/s.
 """
 
 import asyncio
@@ -24,24 +24,28 @@ from schemas.descriptor import Descriptor
 from schemas.errors import Problem
 from schemas.records import Valid
 from streams.lab.bench import handwritten
-from streams.lab.bench.sink import RECORDS, Sink, pin
+from streams.lab.bench.children import limit_s, running
+from streams.lab.bench.sink import RECORDS, Sink
 from streams.validate import judge
 from streams.validate.descriptors import Descriptors
 from topics.catalogue import BATCHES, RAW
 from topics.connection import KafkaSettings
 
-_LONGEST_S = 300.0
-
 
 def rate(name: str, bootstrap: str, group: str, records: int) -> float:
     """Run the baseline ``name`` in a process of its own, on the last core; gives records per second.
 
-    Raises :class:`Problem` when it fails.
+    Raises :class:`Problem` when it fails or takes too long.
     """
-    command = [sys.executable, "-m", __name__, name, bootstrap, group, str(records)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
-        pin(child.pid, -1)
-        out, _ = child.communicate(timeout=_LONGEST_S)
+    with Sink() as sink:
+        command = [sys.executable, "-m", __name__, name, bootstrap, group, str(records), sink.url]
+        with running(command, core=-1, stdout=subprocess.PIPE, text=True) as child:
+            try:
+                out, _ = child.communicate(timeout=limit_s(records))
+            except subprocess.TimeoutExpired:
+                raise Problem(
+                    f"has not ended after {limit_s(records):g} s", where=f"baseline {name}"
+                ) from None
     if child.returncode:
         raise Problem(f"ended with status {child.returncode}", where=f"baseline {name}")
     return float(out)
@@ -191,16 +195,15 @@ _CONTENDERS: dict[str, tuple[type[Work], Callable[[str, str, Work], Any]]] = {
 }
 
 
-async def _main(name: str, bootstrap: str, group: str, records: str) -> None:
+async def _main(name: str, bootstrap: str, group: str, records: str, sink: str) -> None:
     work_of, loop = _CONTENDERS[name]
-    with Sink() as sink:
-        if name != "faust":  # which comes without, and without larger buffers: they make it 1.3 times as fast
-            gc.freeze()
-            gc.set_threshold(50_000, 20, 50)
-        async with work_of(bootstrap, int(records), sink.url) as work:
-            await loop(bootstrap, group, work)
-            if name != "faust":
-                sys.stdout.write(f"{work.rate()}\n")
+    if name != "faust":  # which comes without, and without larger buffers: they make it 1.3 times as fast
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
+    async with work_of(bootstrap, int(records), sink) as work:
+        await loop(bootstrap, group, work)
+        if name != "faust":
+            sys.stdout.write(f"{work.rate()}\n")
 
 
 if __name__ == "__main__":

@@ -7,8 +7,6 @@ at, and nothing is hashed.
 
 import os
 import shutil
-import subprocess
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +16,9 @@ import orjson
 from schemas.errors import Problem
 from schemas.profile import Profile
 from schemas.records import KINDS, MONEY, SCHEMAS, Kind, column
-from streams.lab.bench.sink import RECORDS, Sink, pin
+from streams.lab.bench.children import limit_s, running, until
+from streams.lab.bench.sink import RECORDS, Sink
 from topics.catalogue import RAW
-
-_LONGEST_S = 300.0
 
 
 def missing() -> str:
@@ -38,15 +35,14 @@ def rate(bootstrap: str, group: str, records: int, mapping: str, file: Path) -> 
     with Sink() as sink:
         file.write_bytes(orjson.dumps(_configuration(bootstrap, group, sink.url, mapping)))
         command = [shutil.which("bento") or "bento", "-c", str(file)]
-        with subprocess.Popen(command, env=os.environ | {"GOMAXPROCS": "1"}) as child:
-            pin(child.pid, -1)
-            deadline = time.monotonic() + _LONGEST_S
-            while sum(map(_records, taken := sink.taken())) < 0.95 * records:  # what it rejects is not sent
-                if child.poll() is not None or time.monotonic() > deadline:
-                    child.kill()
-                    raise Problem("did not take all records", where=f"bento, see {file}")
-                time.sleep(0.1)
-            child.kill()
+        with running(command, core=-1, grace_s=0, env=os.environ | {"GOMAXPROCS": "1"}) as child:
+            until(
+                lambda: sum(map(_records, sink.taken())) >= 0.95 * records,  # what it rejects is not sent
+                [child],
+                limit_s(records),
+                lambda: Problem("did not take all records", where=f"bento, see {file}"),
+            )
+        taken = sink.taken()
     first, last = min(taken, key=taken.__getitem__), max(taken, key=taken.__getitem__)
     return sum(_records(key) for key in taken if key != first) / (taken[last] - taken[first])
 

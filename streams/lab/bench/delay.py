@@ -1,9 +1,9 @@
 """``bench tail-delay``: how long after it was appended to a log a line can be read with read_committed."""
 
 import random
-import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from statistics import quantiles
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
 from schemas.errors import Problem
+from streams.lab.bench.children import running
 from streams.lab.bench.tailing import write
 from streams.lab.up import Lab
 from streams.settings import load
@@ -39,12 +40,8 @@ class Delay:
         consumer.assign([TopicPartition(RAW.name, number, OFFSET_BEGINNING) for number in partitions])
         write(self._path, 0)
         environment = self._lab.environment | {"PATH": "/usr/bin:/bin", "SPOTSTREAM_LOG__LEVEL": "error"}
-        with subprocess.Popen(self._command, env=environment) as tailer:
-            try:
-                delays = [self._delay(consumer, number) for number in range(_LINES * (runs + 1))][_LINES:]
-            finally:
-                tailer.terminate()
-                consumer.close()
+        with closing(consumer), running(self._command, env=environment):
+            delays = [self._delay(consumer, number) for number in range(_LINES * (runs + 1))][_LINES:]
         cuts = quantiles(delays, n=100, method="inclusive")
         figures = [("p50", cuts[49]), ("p99", cuts[98]), ("highest", max(delays))]
         work = f"{len(delays):,} single lines appended, until each is read with read_committed"

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from hashlib import sha256
 from io import BytesIO
 from itertools import count, cycle
@@ -26,17 +27,16 @@ from schemas.profile import load as load_profile
 from schemas.records import Valid
 from streams import settings
 from streams.lab.bench.baselines import rate
+from streams.lab.bench.children import limit_s, running, until
 from streams.lab.bench.contest import Contender, Contest, say
 from streams.lab.bench.groups import rewind
-from streams.lab.bench.sink import RECORDS, Sink, pin
+from streams.lab.bench.sink import RECORDS, Sink
 from streams.lab.gauge import Gauge
 from streams.lab.generate import generate
 from streams.lab.up import Lab
 from streams.recovery import receipts
 from streams.validate.judge import Judge
 from topics.catalogue import BATCHES, DISPATCHING
-
-_LONGEST_S = 300.0
 
 #: Different bodies; the keys are all different.
 _BODIES = 10
@@ -83,10 +83,8 @@ class Dispatch:
         """Send the whole topic; records per second between the first and the last booking."""
         rewind(self._settings.kafka, DISPATCHING, BATCHES)
         began, gauge = datetime.now().astimezone().timestamp(), Gauge(self._settings, {})
-        with self._worker() as (_, check):
-            while not gauge.caught_up(BATCHES, DISPATCHING):
-                check()
-                time.sleep(0.1)
+        with self._worker() as (_, wait):
+            wait(lambda: gauge.caught_up(BATCHES, DISPATCHING))
         ended = receipts.read(self._settings.kafka)
         at = sorted(datetime.fromisoformat(receipt.at).timestamp() for _, receipt in ended)
         at = [moment for moment in at if moment >= began]
@@ -95,40 +93,34 @@ class Dispatch:
     def _single(self) -> list[float]:
         """Of single batches, the seconds from when one can be read to when the sink has read all of it."""
         appended: dict[str, float] = {}
-        with self._worker() as (sink, check):
-            for number in range(_WARM_UP + _SINGLE):
-                time.sleep(random.expovariate(1 / _EVERY_S) if number > 1 else 0)
-                key = self._filler.add()
-                appended[key] = time.time()
-                while number == 0 and key not in sink.taken():  # everything runs
-                    check()
-                    time.sleep(0.1)
-            while not appended.keys() <= (taken := sink.taken()).keys():
-                check()
-                time.sleep(0.1)
+        with self._worker() as (sink, wait):
+            first = self._filler.add()
+            wait(lambda: first in sink.taken())  # everything runs
+            for _ in range(_WARM_UP + _SINGLE):
+                time.sleep(random.expovariate(1 / _EVERY_S))
+                appended[self._filler.add()] = time.time()
+            wait(lambda: appended.keys() <= sink.taken().keys())
+            taken = sink.taken()
         return [taken[key] - at for key, at in appended.items()][_WARM_UP:]
 
     @contextmanager
-    def _worker(self) -> Iterator[tuple[Sink, Callable[[], None]]]:
-        """A worker that sends to a sink, and what raises :class:`Problem` when it ends or takes too long."""
-        log, deadline = self._folder / f"worker-{next(self._runs)}.log", time.monotonic() + _LONGEST_S
+    def _worker(self) -> Iterator[tuple[Sink, Callable[[Callable[[], bool]], None]]]:
+        """A worker that sends to a sink, and what waits for a condition.
+
+        That raises :class:`Problem` when the worker ends or takes too long.
+        """
+        log = self._folder / f"worker-{next(self._runs)}.log"
         command = [sys.executable, "-m", "streams.cli", "worker", "--role", "dispatch"]
         with Sink() as sink, log.open("wb") as output:
             given = {"AVSTAR__BASE_URL": sink.url, "WORKER__WEB_PORT": "0"}
             environment = self._lab.environment | {f"SPOTSTREAM_{name}": of for name, of in given.items()}
-            with subprocess.Popen(
-                command, stderr=output, env=environment | {"PATH": "/usr/bin:/bin"}
-            ) as worker:
-                pin(worker.pid, -1)
+            environment["PATH"] = "/usr/bin:/bin"
+            with running(command, core=-1, stderr=output, env=environment) as worker:
+                yield sink, partial(self._until, worker, log)
 
-                def check() -> None:
-                    if worker.poll() is not None or time.monotonic() > deadline:
-                        raise Problem("did not send all batches", where=f"spotstream worker, see {log}")
-
-                try:
-                    yield sink, check
-                finally:
-                    worker.terminate()
+    def _until(self, worker: "subprocess.Popen[Any]", log: Path, condition: Callable[[], bool]) -> None:
+        failure = Problem("did not send all batches", where=f"spotstream worker, see {log}")
+        until(condition, [worker], limit_s(self._batches * RECORDS), lambda: failure)
 
 
 async def _alone(url: str) -> list[float]:

@@ -1,6 +1,5 @@
 """``bench latency``: from the append of a line to its validated record and to its booking, the whole flow."""
 
-import subprocess
 import sys
 import threading
 import time
@@ -19,6 +18,7 @@ from schemas.batch import source_of
 from schemas.errors import Problem
 from schemas.letter import Receipt
 from streams.audit.account import audit
+from streams.lab.bench.children import running
 from streams.lab.bench.contest import say
 from streams.lab.generate import generate
 from streams.lab.up import Lab
@@ -76,8 +76,7 @@ class Latency:
         with ExitStack() as stack:
             for arguments in (("worker",), ("tail", str(path))):
                 command = [sys.executable, "-m", "streams.cli", *arguments]
-                child = stack.enter_context(subprocess.Popen(command, env=environment))
-                stack.callback(child.terminate)
+                stack.enter_context(running(command, env=environment))
             yield
 
     def _consumer(self) -> Consumer:

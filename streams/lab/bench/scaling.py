@@ -5,11 +5,12 @@ brokers cannot give more than is left.
 """
 
 import os
+import subprocess
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from statistics import median_low
 from tempfile import TemporaryDirectory
@@ -20,8 +21,8 @@ import psutil
 from schemas.errors import Problem
 from streams import settings
 from streams.audit.account import audit
+from streams.lab.bench.children import limit_s, running, until
 from streams.lab.bench.contest import say
-from streams.lab.bench.sink import pin
 from streams.lab.gauge import Gauge
 from streams.lab.generate import generate, write
 from streams.lab.scales import Scales
@@ -38,7 +39,7 @@ _WORKERS, _PARTITIONS, _BROKERS = (1, 2), (1, 4, 16, 64), (1, 3)
 #: Booked before anything counts: caches fill, connections open.
 _WARM_UP = 20_000
 
-_LOOK_S, _LONGEST_S, _SLOWEST_A_SECOND = 0.25, 120.0, 2000
+_LOOK_S = 0.25
 
 _ROLES = ("validate", "dispatch")
 
@@ -94,12 +95,12 @@ def _run(size: Size, log: Path) -> dict[str, int | float]:
         TemporaryDirectory(prefix="spotstream-scale-", dir=log.parent) as folder,
         Lab(Path(folder) / "lab", replicated=size.brokers > 1, partitions=size.partitions) as lab,
     ):
-        flow = _Flow(lab, Path(folder), size)
+        flow = Flow(lab, Path(folder), size)
         with flow.running():
             return flow.measure(log)
 
 
-class _Flow:
+class Flow:
     """Tailer and workers on a lab."""
 
     def __init__(self, lab: Lab, folder: Path, size: Size) -> None:
@@ -109,7 +110,7 @@ class _Flow:
         self._gauge, self._scales = Gauge(self._settings, self._pages), Scales()
         self._logs, self._said = folder / "logs", folder / "said"
         self._logs.mkdir()
-        self._started: list[psutil.Popen] = []
+        self._started: list[subprocess.Popen[Any]] = []
         self._passed = 0
 
     @contextmanager
@@ -118,42 +119,39 @@ class _Flow:
         given = {"TAIL__PARTITIONING": "block", "LOG__LEVEL": "warning"}
         environment = self._lab.environment | {f"SPOTSTREAM_{name}": value for name, value in given.items()}
         environment["PATH"] = "/usr/bin:/bin"
-        with self._said.open("wb") as said:
+        with ExitStack() as stack:
+            said = stack.enter_context(self._said.open("wb"))
 
-            def start(*arguments: str, port: int = 0) -> psutil.Popen:
+            def start(*arguments: str, port: int = 0, core: int | None = None) -> None:
                 command = [sys.executable, "-m", "streams.cli", *arguments]
                 ours = environment | {"SPOTSTREAM_WORKER__WEB_PORT": str(port)}
-                self._started.append(psutil.Popen(command, env=ours, stderr=said))
-                return self._started[-1]
+                self._started.append(stack.enter_context(running(command, core, env=ours, stderr=said)))
 
-            try:
-                start("tail", str(self._logs))
-                for core in range(self._size.workers):
-                    port = free_port(len(_ROLES))
-                    pin(start("worker", port=port).pid, -1 - core)
-                    for index, role in enumerate(_ROLES):
-                        self._pages[f"{role} {core}"] = f"http://127.0.0.1:{port + index}/status/"
-                yield
-            finally:
-                for process in self._started:
-                    process.terminate()
-                for process in self._started:
-                    process.wait(30)
+            start("tail", str(self._logs))
+            for number in range(self._size.workers):
+                port = free_port(len(_ROLES))
+                start("worker", port=port, core=-1 - number)
+                for index, role in enumerate(_ROLES):
+                    self._pages[f"{role} {number}"] = f"http://127.0.0.1:{port + index}/status/"
+            yield
 
     def measure(self, log: Path) -> dict[str, int | float]:
         """From the moment when the log is there to its last booking."""
-        self._until(self._gauge.ready, _LONGEST_S)
+        self._until(self._gauge.ready, 0)
         self._pass(_log(log.parent, _WARM_UP), _WARM_UP, "warm.csv")
         self._weigh()
         began = time.time()
         path = self._pass(log, self._size.records, "log.csv")
         self._weigh()
-        ended = (
-            max(message.timestamp()[1] for message in read_all(self._settings.kafka, RECEIPTS.name)) / 1000
-        )
+        return {"records/s": round(self._size.records / (self._booked_at(path) - began))} | self._costs()
+
+    def _booked_at(self, path: Path) -> float:
+        """When the last batch was booked, in seconds since 1970; raises unless the log's audit adds up."""
         if not audit(self._settings, str(path)).passed:
             raise Problem("the audit does not add up", where=str(path), remedy="see `spotstream audit`")
-        return {"records/s": round(self._size.records / (ended - began))} | self._costs()
+        receipts = read_all(self._settings.kafka, RECEIPTS.name)
+        last_ms: int = max(message.timestamp()[1] for message in receipts)
+        return last_ms / 1000
 
     def _pass(self, log: Path, records: int, name: str) -> Path:
         """Give the log to the tailer; its path there, when all of it is settled."""
@@ -168,27 +166,30 @@ class _Flow:
             files = checkpoint.read(self._settings.kafka).files.values()
             return any(known.path == str(path) and known.position == size for known in files)
 
-        longest_s = _LONGEST_S + records / _SLOWEST_A_SECOND
-        self._until(published, longest_s)
-        self._until(lambda: self._gauge.caught_up(RAW, VALIDATING), longest_s)
-        self._until(lambda: self._gauge.caught_up(BATCHES, DISPATCHING), longest_s)
+        self._until(published, records)
+        self._until(lambda: self._gauge.caught_up(RAW, VALIDATING), records)
+        self._until(lambda: self._gauge.caught_up(BATCHES, DISPATCHING), records)
         return path
 
-    def _until(self, condition: Callable[[], bool], timeout_s: float) -> None:
-        deadline = time.monotonic() + timeout_s
-        while not condition():
-            ended = any(process.poll() is not None for process in self._started)
-            if ended or time.monotonic() > deadline:
-                said = self._said.read_text(encoding="utf-8", errors="replace")[-2000:]
-                raise Problem("the flow has stopped or takes too long", where="bench scale", remedy=said)
+    def _until(self, condition: Callable[[], bool], records: int) -> None:
+        """Return once ``condition()`` holds, which takes so many records; weighs meanwhile."""
+
+        def holds() -> bool:
             self._weigh()
-            time.sleep(_LOOK_S)
+            return condition()
+
+        until(holds, self._started, limit_s(records), self._failure, _LOOK_S)
+
+    def _failure(self) -> Problem:
+        said = self._said.read_text(encoding="utf-8", errors="replace")[-2000:]
+        return Problem("the flow has stopped or takes too long", where="bench scale", below=said.splitlines())
 
     def _weigh(self) -> None:
         brokers = [(f"brokers {broker.pid}", psutil.Process(broker.pid)) for broker in self._lab.brokers]
         roles = []
-        for process in self._started:
+        for child in self._started:
             with suppress(psutil.Error):
+                process = psutil.Process(child.pid)
                 for one in [process, *process.children()]:
                     command = one.cmdline()
                     role = command[command.index("--role") + 1] if "--role" in command else command[3]

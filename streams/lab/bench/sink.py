@@ -2,16 +2,17 @@
 
 import asyncio
 import multiprocessing
+import os
 import time
 import urllib.request
 from types import TracebackType
 from typing import Self
 
 import orjson
-import psutil
 from aiohttp import web
 
 from schemas.errors import Problem
+from streams.lab.bench.children import pin
 from streams.lab.service import answers, free_port
 
 #: Records in each batch that is sent to it.
@@ -51,14 +52,8 @@ class Sink:
         self._process.join()
 
 
-def pin(pid: int, core: int) -> None:
-    """To one core, counted as Python counts: -1 is the last. Whoever is measured has the last one."""
-    if hasattr(psutil.Process, "cpu_affinity"):
-        psutil.Process(pid).cpu_affinity([range(psutil.cpu_count() or 1)[core]])
-
-
 def _serve(port: int) -> None:
-    pin(multiprocessing.current_process().pid or 0, 0)
+    pin(os.getpid(), 0)
     asyncio.run(_take(port))
 
 

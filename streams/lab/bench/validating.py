@@ -4,7 +4,6 @@ The subject does all of it: judges, hashes, writes Avro to the validated topics,
 transactions. The baselines only judge, with the same models, and POST to a sink, at least once.
 """
 
-import subprocess
 import sys
 import time
 from itertools import count
@@ -15,17 +14,16 @@ from schemas.errors import Problem
 from streams import settings
 from streams.lab.bench import bento
 from streams.lab.bench.baselines import rate
+from streams.lab.bench.children import limit_s, running, until
 from streams.lab.bench.contest import Contender, Contest
 from streams.lab.bench.groups import rewind
-from streams.lab.bench.sink import RECORDS, pin
+from streams.lab.bench.sink import RECORDS
 from streams.lab.gauge import Gauge
 from streams.lab.generate import generate, write
 from streams.lab.up import Lab
 from streams.tail import tailer as tail
 from topics.catalogue import BATCHES, RAW, VALIDATING
 from topics.reader import read_all
-
-_LONGEST_S = 300.0
 
 
 def contest(lab: Lab, folder: Path, records: int) -> Contest:
@@ -39,7 +37,7 @@ def contest(lab: Lab, folder: Path, records: int) -> Contest:
     runs = count()
 
     def ours() -> float:
-        return _validate(lab, loaded, folder / f"worker-{next(runs)}.log")
+        return _validate(lab, loaded, folder / f"worker-{next(runs)}.log", records)
 
     def baseline(name: str) -> Contender:
         def run() -> float:
@@ -83,7 +81,7 @@ def _settings(lab: Lab) -> dict[str, dict[str, object]]:
     }
 
 
-def _validate(lab: Lab, loaded: settings.Settings, log: Path) -> float:
+def _validate(lab: Lab, loaded: settings.Settings, log: Path, records: int) -> float:
     """Validate the raw topic from its beginning; records per second from the first to the last full batch.
 
     What is left of each partition at the end waits for company, by design, and is not counted.
@@ -92,15 +90,13 @@ def _validate(lab: Lab, loaded: settings.Settings, log: Path) -> float:
     gauge, began_ms = Gauge(loaded, {}), time.time() * 1000
     environment = lab.environment | {"SPOTSTREAM_WORKER__WEB_PORT": "0", "PATH": "/usr/bin:/bin"}
     command = [sys.executable, "-m", "streams.cli", "worker", "--role", "validate"]
-    with log.open("wb") as output, subprocess.Popen(command, stderr=output, env=environment) as worker:
-        pin(worker.pid, -1)
-        deadline = time.monotonic() + _LONGEST_S
-        while not gauge.caught_up(RAW, VALIDATING):
-            if worker.poll() is not None or time.monotonic() > deadline:
-                worker.kill()
-                raise Problem("did not validate the raw topic", where=f"spotstream worker, see {log}")
-            time.sleep(0.1)
-        worker.terminate()
+    with log.open("wb") as output, running(command, core=-1, stderr=output, env=environment) as worker:
+        until(
+            lambda: gauge.caught_up(RAW, VALIDATING),
+            [worker],
+            limit_s(records),
+            lambda: Problem("did not validate the raw topic", where=f"spotstream worker, see {log}"),
+        )
     batches = [(m.timestamp()[1], dict(m.headers())) for m in read_all(loaded.kafka, BATCHES.name)]
     ours = [(ms, int(headers["source-records"])) for ms, headers in batches if ms >= began_ms]
     full = [ms for ms, taken in ours if taken == RECORDS]

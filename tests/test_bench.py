@@ -1,0 +1,113 @@
+"""Benchmarks: they end what they start, lose no results, count what was done, and notice what was not."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import ExitStack
+
+import pytest
+
+from schemas.errors import Problem
+from streams.lab.bench.children import limit_s, running, until
+from streams.lab.bench.sink import Sink
+
+_SLEEP = [sys.executable, "-c", "import time; time.sleep(100)"]
+_DEAF = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("deaf", flush=True)
+time.sleep(100)
+"""
+
+
+def failure() -> Problem:
+    return Problem("it has ended")
+
+
+# --- children
+
+
+@pytest.mark.parametrize("error", [Problem("the gauge cannot be read"), KeyboardInterrupt()])
+def test_a_child_does_not_outlive_what_goes_wrong_beside_it(error: BaseException) -> None:
+    with pytest.raises(type(error)), running(_SLEEP) as child:
+        raise error
+    assert child.returncode == -signal.SIGTERM
+
+
+def test_a_child_that_does_not_end_is_killed() -> None:
+    with running([sys.executable, "-c", _DEAF], grace_s=0.1, stdout=subprocess.PIPE) as child:
+        assert child.stdout
+        assert child.stdout.readline() == b"deaf\n"
+    assert child.returncode == -signal.SIGKILL
+
+
+def test_one_that_has_ended_is_told_and_keeps_nobody_running() -> None:
+    children = []
+
+    def run() -> None:
+        with ExitStack() as stack:
+            commands = (_SLEEP, [sys.executable, "-c", ""], _SLEEP)
+            children.extend(stack.enter_context(running(command)) for command in commands)
+            until(lambda: False, children, 60, failure, 0.01)
+
+    with pytest.raises(Problem, match="it has ended"):
+        run()
+    assert [child.returncode for child in children] == [-signal.SIGTERM, 0, -signal.SIGTERM]
+
+
+def test_one_that_ends_may_have_done_all_of_it() -> None:
+    looks = []
+
+    def done() -> bool:
+        """Not yet, when it is looked at just before the end."""
+        child.stdin.close()
+        looks.append(child.wait())
+        return len(looks) > 1
+
+    with running([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE) as child:
+        until(done, [child], 60, failure, 0.01)
+    assert child.returncode == 0
+
+
+def test_what_takes_too_long_is_told() -> None:
+    with pytest.raises(Problem, match="it has ended"), running(_SLEEP) as child:
+        until(lambda: False, [child], 0.05, failure, 0.01)
+    assert child.returncode == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("records", [10_000, 1_000_000, 100_000_000])
+def test_the_slowest_has_time_for_its_records(records: int) -> None:
+    assert limit_s(records) > 60 + records / 7000  # Faust's start and rate
+
+
+_PINNED = """
+import os, sys, psutil
+from streams.lab.bench.children import running
+os.sched_setaffinity(0, {int(sys.argv[1])})
+for core in (0, -1, -2):
+    with running(["sleep", "100"], core) as child:
+        print(*psutil.Process(child.pid).cpu_affinity())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
+def test_only_cores_that_the_benchmark_may_use_are_used() -> None:
+    for core in sorted(os.sched_getaffinity(0)):
+        command = [sys.executable, "-c", _PINNED, str(core)]
+        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+        assert found.split() == [str(core)] * 3
+
+
+def test_the_sink_tells_what_it_has_taken_by_key() -> None:
+    began = time.time()
+    with Sink() as sink:
+        for key in ("alone-1", '"quoted"'):
+            headers = {"Idempotency-Key": key}
+            request = urllib.request.Request(sink.url, data=b"[]", headers=headers, method="POST")
+            urllib.request.urlopen(request).close()
+        taken = sink.taken()
+    assert taken.keys() == {"alone-1", "quoted"}
+    assert began <= taken["alone-1"] <= taken["quoted"] <= time.time()
