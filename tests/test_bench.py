@@ -6,13 +6,20 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import psutil
 import pytest
 
 from schemas.errors import Problem
+from streams.lab.bench import scaling
 from streams.lab.bench.children import limit_s, running, until
 from streams.lab.bench.sink import Sink
+from topics.connection import KafkaSettings
 
 _SLEEP = [sys.executable, "-c", "import time; time.sleep(100)"]
 _DEAF = """
@@ -111,3 +118,30 @@ def test_the_sink_tells_what_it_has_taken_by_key() -> None:
         taken = sink.taken()
     assert taken.keys() == {"alone-1", "quoted"}
     assert began <= taken["alone-1"] <= taken["quoted"] <= time.time()
+
+
+# --- what is counted
+
+
+class WarmedUp(scaling.Flow):
+    """A flow whose warm-up costs processor time, and whose log costs none."""
+
+    def _until(self, condition: Callable[[], bool], records: int) -> None:
+        self._weigh()
+
+    def _pass(self, log: Path, records: int, name: str) -> Path:
+        self._weigh()
+        until_s = time.process_time() + (0.2 if name == "warm.csv" else 0)
+        while time.process_time() < until_s:
+            pass
+        self._weigh()
+        return log
+
+    def _booked_at(self, path: Path) -> float:
+        return time.time() + 1
+
+
+def test_what_the_warm_up_costs_is_no_cost_of_the_records(tmp_path: Path) -> None:
+    lab: Any = SimpleNamespace(kafka=KafkaSettings(), brokers=[psutil.Process()])
+    flow = WarmedUp(lab, tmp_path, scaling.Size(records=1000))
+    assert flow.measure(tmp_path / "log.csv")["brokers µs"] * 1000 < 0.1e6

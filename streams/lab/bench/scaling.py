@@ -139,6 +139,7 @@ class Flow:
         """From the moment when the log is there to its last booking."""
         self._until(self._gauge.ready, 0)
         self._pass(_log(log.parent, _WARM_UP), _WARM_UP, "warm.csv")
+        self._scales = Scales()  # what the start and the warm-up took is no record's
         self._weigh()
         began = time.time()
         path = self._pass(log, self._size.records, "log.csv")
