@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,10 +15,11 @@ from typing import Any
 import psutil
 import pytest
 
-from schemas.errors import Problem
-from streams.lab.bench import scaling
+from schemas.errors import Problem, UsageError
+from streams.lab.bench import scaling, tailing
 from streams.lab.bench.children import limit_s, running, until
 from streams.lab.bench.sink import Sink
+from streams.settings import load
 from topics.connection import KafkaSettings
 
 _SLEEP = [sys.executable, "-c", "import time; time.sleep(100)"]
@@ -145,3 +146,36 @@ def test_what_the_warm_up_costs_is_no_cost_of_the_records(tmp_path: Path) -> Non
     lab: Any = SimpleNamespace(kafka=KafkaSettings(), brokers=[psutil.Process()])
     flow = WarmedUp(lab, tmp_path, scaling.Size(records=1000))
     assert flow.measure(tmp_path / "log.csv")["brokers µs"] * 1000 < 0.1e6
+
+
+# --- the files of `bench tail`
+
+
+@pytest.fixture
+def signals() -> Iterator[list[Any]]:
+    """How signals are answered, and are again afterwards."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.getsignal(number) for number in numbers]
+    yield before
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+def test_tailing_leaves_the_benchmark_its_signals(tmp_path: Path, signals: list[Any]) -> None:
+    with pytest.raises(UsageError):
+        tailing.tail_once(load(), [tmp_path / "missing.csv"])
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == signals
+
+
+def test_without_kcat_its_contenders_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab: Any = SimpleNamespace(broker=SimpleNamespace(bootstrap="127.0.0.1:1"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for made in (tailing.contest, tailing.many):
+        (kcat,) = [one for one in made(lab, tmp_path, 1000).contenders if "kcat" in one.name]
+        assert kcat.missing == "kcat is not installed"
+
+
+def test_whoever_has_not_published_every_line_is_told() -> None:
+    tailing.confirm("a topic", 1002, 1002)
+    with pytest.raises(Problem, match="a topic: has 1,001 of 1,002 records"):
+        tailing.confirm("a topic", 1002, 1001)

@@ -5,22 +5,22 @@ All with acks=all, idempotent where they can be, lz4, into partition 0. None of 
 
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from schemas.errors import Problem
+from streams.lab.bench.children import limit_s, running, until
 from streams.lab.bench.contest import Contender
 from topics.connection import KafkaSettings
 
 _BLOCK = 1_048_576
 _KAFKA = {"acks": "all", "enable.idempotence": True, "compression.type": "lz4", "linger.ms": 5}
-_LONGEST_S = 300.0
 
-#: ``publish(path, topic, records)``: all of the file's lines are in the topic when it returns.
+#: ``publish(path, topic, lines)``: all of the file's lines are in the topic when it returns.
 Publish = Callable[[Path, str, int], None]
 
 _RSYSLOG = """\
@@ -51,30 +51,36 @@ output:
 """
 
 
+def no_kcat() -> str:
+    """Why kcat cannot run here; empty when it can."""
+    return "" if shutil.which("kcat") else "kcat is not installed"
+
+
 def publishers(kafka: KafkaSettings, folder: Path, run: Callable[[Publish], float]) -> list[Contender]:
     """All of them as contenders; ``run`` has one publish a file to a topic and gives its records a second."""
 
     def contender(name: str, publish: Publish, missing: str = "") -> Contender:
         return Contender(name, lambda: run(publish), missing)
 
-    def kcat(path: Path, topic: str, _: int) -> None:
+    def kcat(path: Path, topic: str, lines: int) -> None:
         options = [f"-X{name}={str(value).lower()}" for name, value in _KAFKA.items()]
         where = ["-b", kafka.bootstrap_servers, "-t", topic, "-p", "0"]
-        subprocess.run(["kcat", "-P", *where, "-l", str(path), *options], check=True, timeout=_LONGEST_S)
+        command = ["kcat", "-P", *where, "-l", str(path), *options]
+        subprocess.run(command, check=True, timeout=limit_s(lines))
 
     def follower(config: str, *command: str) -> Publish:
-        def publish(path: Path, topic: str, records: int) -> None:
+        def publish(path: Path, topic: str, lines: int) -> None:
             file = folder / f"{topic}.conf"
             where = {"path": path, "topic": topic, "bootstrap": kafka.bootstrap_servers, "folder": folder}
             file.write_text(config.format(**where))
-            _follow([*command, str(file)], kafka, topic, records)
+            _follow([*command, str(file)], kafka, topic, lines)
 
         return publish
 
     rsyslogd, bento = shutil.which("rsyslogd", path="/usr/sbin:/usr/local/sbin:/sbin"), shutil.which("bento")
     pid_file = str(folder / "rsyslogd.pid")
     return [
-        contender("kcat -P -l", kcat, "" if shutil.which("kcat") else "kcat is not installed"),
+        contender("kcat -P -l", kcat, no_kcat()),
         contender(
             "rsyslog imfile, omkafka",
             follower(_RSYSLOG, rsyslogd or "", "-n", "-i", pid_file, "-f"),
@@ -106,16 +112,16 @@ def _blocks(path: Path) -> Iterator[bytes]:
             yield block + file.readline()
 
 
-def _follow(command: Sequence[str], kafka: KafkaSettings, topic: str, records: int) -> None:
+def _follow(command: Sequence[str], kafka: KafkaSettings, topic: str, lines: int) -> None:
     """Run what follows a file until the topic has all of it."""
-    consumer = Consumer(kafka.reading())
-    deadline = time.monotonic() + _LONGEST_S
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as child:
-        try:
-            while consumer.get_watermark_offsets(TopicPartition(topic, 0), 10)[1] < records:
-                if child.poll() or time.monotonic() > deadline:
-                    raise Problem("did not publish the whole file", where=command[0])
-                time.sleep(0.01)
-        finally:
-            child.kill()
-            consumer.close()
+    with (
+        closing(Consumer(kafka.reading())) as consumer,
+        running(command, grace_s=0, stdout=subprocess.DEVNULL) as child,
+    ):
+        until(
+            lambda: consumer.get_watermark_offsets(TopicPartition(topic, 0), 10)[1] >= lines,
+            [child],
+            limit_s(lines),
+            lambda: Problem("did not publish the whole file", where=command[0]),
+            0.01,
+        )

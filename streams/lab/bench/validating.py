@@ -18,10 +18,10 @@ from streams.lab.bench.children import limit_s, running, until
 from streams.lab.bench.contest import Contender, Contest
 from streams.lab.bench.groups import rewind
 from streams.lab.bench.sink import RECORDS
+from streams.lab.bench.tailing import tail_once
 from streams.lab.gauge import Gauge
 from streams.lab.generate import generate, write
 from streams.lab.up import Lab
-from streams.tail import tailer as tail
 from topics.catalogue import BATCHES, RAW, VALIDATING
 from topics.reader import read_all
 
@@ -32,8 +32,7 @@ def contest(lab: Lab, folder: Path, records: int) -> Contest:
     path = folder / "validate.csv"
     with path.open("wb") as file:
         write(file, generate(records, 7, 0.01))
-    if tail.run(loaded, [str(path)], "avion", once=True):
-        raise Problem("the raw topic could not be filled", where=str(path))
+    tail_once(loaded, [path])
     runs = count()
 
     def ours() -> float:
