@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from streams.lab.bench.contest import told
 from streams.lab.bench.plot import plot
 
 _ROOT = Path(__file__).parent.parent
@@ -50,8 +51,7 @@ def parts(results: Sequence[_Result]) -> Iterator[tuple[str, str]]:
         runs = f"Median of {result['runs']}. " if result["runs"] > 1 else ""
         text = _rates([result]) if "contenders" in result else rows_of(result["rows"])
         if overhead := result.get("overhead"):
-            told = ", ".join(f"{name} {ms}" for name, ms in overhead.items())
-            text += f"\n\nA single batch, from its topic into the sink, beyond the POST alone: {told}."
+            text += f"\n\n{told(overhead)}"
         yield result["name"], f"{runs}{result['work'].capitalize()}.\n\n{text}"
 
 

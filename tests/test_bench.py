@@ -8,6 +8,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,10 +16,12 @@ from typing import Any
 import psutil
 import pytest
 
+from schemas.batch import Source
 from schemas.errors import Problem, UsageError
-from streams.lab.bench import scaling, tailing
+from schemas.letter import Receipt, stamp
+from streams.lab.bench import dispatching, scaling, tailing
 from streams.lab.bench.children import limit_s, running, until
-from streams.lab.bench.sink import Sink
+from streams.lab.bench.sink import RECORDS, Sink
 from streams.settings import load
 from topics.connection import KafkaSettings
 
@@ -122,6 +125,39 @@ def test_the_sink_tells_what_it_has_taken_by_key() -> None:
 
 
 # --- what is counted
+
+
+def receipts(*accepted: int) -> list[Receipt]:
+    """One a second."""
+    at = [stamp(datetime.fromtimestamp(1e9 + second, UTC)) for second in range(len(accepted))]
+    source = Source(0, 0, RECORDS - 1, RECORDS, f"0-{RECORDS - 1}")
+    return [
+        Receipt(
+            status="delivered", batch_id="0" * 32, source=source, records=RECORDS, accepted=number, at=moment
+        )
+        for number, moment in zip(accepted, at, strict=True)
+    ]
+
+
+def test_dispatch_is_timed_from_its_first_to_its_last_booking() -> None:
+    assert dispatching.rate_of(receipts(*[RECORDS] * 5)[::-1], 5) == RECORDS
+
+
+@pytest.mark.parametrize("accepted", [[RECORDS] * 4, [RECORDS] * 6, [RECORDS] * 4 + [RECORDS - 1]])
+def test_a_dispatch_that_lost_or_doubled_something_has_no_rate(accepted: list[int]) -> None:
+    with pytest.raises(
+        Problem, match=f"5 batches have {len(accepted)} receipts, of {sum(accepted):,} records"
+    ):
+        dispatching.rate_of(receipts(*accepted), 5)
+
+
+def test_like_percentiles_are_compared() -> None:
+    posts = [number / 1000 for number in range(101)]
+    batches = [3 * second for second in reversed(posts)]
+    assert dispatching.beyond(batches, posts) == {
+        "batch p50 ms": 150, "batch p99 ms": 297, "POST p50 ms": 50, "POST p99 ms": 99,
+        "beyond p50 ms": 100, "beyond p99 ms": 198,
+    }  # fmt: skip
 
 
 class WarmedUp(scaling.Flow):

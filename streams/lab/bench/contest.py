@@ -1,7 +1,7 @@
 """A contest: contenders doing the same work, run in turn; medians, and ratios pair by pair."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any, NamedTuple, Protocol
 
@@ -88,8 +88,13 @@ def show(result: dict[str, Any]) -> None:
             table.add_row(row["name"], *rates, f"{row['subject_is_times_as_fast']:.2f}")
     console().print(table)
     if overhead := result.get("overhead"):
-        told = ", ".join(f"{name.removesuffix(' ms')} {ms:.1f} ms" for name, ms in overhead.items())
-        console().print(f"a single batch, from its topic into the sink, beyond the POST alone: {told}")
+        console().print(told(overhead))
+
+
+def told(overhead: Mapping[str, float]) -> str:
+    """What ``bench dispatch`` adds to its result, as a sentence."""
+    figures = ", ".join(f"{name.removesuffix(' ms')} {ms:.1f} ms" for name, ms in overhead.items())
+    return f"A single batch, from its topic into the sink, and a POST of the same alone: {figures}."
 
 
 def say(what: str) -> None:

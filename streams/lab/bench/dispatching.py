@@ -5,7 +5,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
@@ -13,7 +13,7 @@ from hashlib import sha256
 from io import BytesIO
 from itertools import count, cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from aiohttp import ClientSession
@@ -23,6 +23,7 @@ from schemas import batch
 from schemas.batch import Batch, Source
 from schemas.descriptor import Descriptor
 from schemas.errors import Problem
+from schemas.letter import Receipt
 from schemas.profile import load as load_profile
 from schemas.records import Valid
 from streams import settings
@@ -41,12 +42,14 @@ from topics.catalogue import BATCHES, DISPATCHING
 #: Different bodies; the keys are all different.
 _BODIES = 10
 
-#: Batches that are sent one by one, after others that warm up, and the mean time between two.
-_SINGLE, _WARM_UP, _EVERY_S = 400, 100, 0.03
+#: Batches that are sent one by one, after others that warm up, and as many POSTs alone.
+_SINGLE, _WARM_UP = 1000, 100
+#: Between a batch and a POST, in seconds: nothing is under way any more, and nothing keeps step with them.
+_PAUSE_S = (0.02, 0.06)
 
 
 class Dispatch:
-    """The contest, and what dispatch adds to a sink's own time; on ``lab``.
+    """The contest, and what dispatch adds to a POST; on ``lab``.
 
     Its batch topic is filled first, with ten times ``records``.
     """
@@ -69,39 +72,52 @@ class Dispatch:
         work = f"{self._batches:,} batches of {RECORDS:,} records to a sink on this machine, one core"
         result = Contest("dispatch", work, contenders).hold(runs)
         say("dispatch: single batches")
-        with Sink() as sink:
-            alone_ms = float(np.median(asyncio.run(_alone(sink.url)))) * 1000
-        cuts = np.percentile(np.array(self._single()) * 1000 - alone_ms, [50, 99])
-        figures = {"POST alone ms": alone_ms, "p50 ms": cuts[0], "p99 ms": cuts[1]}
-        return result | {"overhead": {name: round(float(ms), 1) for name, ms in figures.items()}}
+        return result | {"overhead": beyond(*self._single())}
 
     def _baseline(self) -> float:
         group = f"bench-posts-{next(self._runs)}"
         return rate("posts", self._lab.broker.bootstrap, group, self._batches * RECORDS)
 
     def _dispatch(self) -> float:
-        """Send the whole topic; records per second between the first and the last booking."""
+        """Send the whole topic; gives :func:`rate_of` the receipts."""
         rewind(self._settings.kafka, DISPATCHING, BATCHES)
         began, gauge = datetime.now().astimezone().timestamp(), Gauge(self._settings, {})
         with self._worker() as (_, wait):
             wait(lambda: gauge.caught_up(BATCHES, DISPATCHING))
-        ended = receipts.read(self._settings.kafka)
-        at = sorted(datetime.fromisoformat(receipt.at).timestamp() for _, receipt in ended)
-        at = [moment for moment in at if moment >= began]
-        return (len(at) - 1) * RECORDS / (at[-1] - at[0])
+        ended = [receipt for _, receipt in receipts.read(self._settings.kafka)]
+        return rate_of([receipt for receipt in ended if _moment(receipt) >= began], self._batches)
 
-    def _single(self) -> list[float]:
-        """Of single batches, the seconds from when one can be read to when the sink has read all of it."""
-        appended: dict[str, float] = {}
+    def _single(self) -> tuple[list[float], list[float]]:
+        """Of single batches, and of POSTs of the same to the same sink by turns, the seconds that each took.
+
+        Of a batch from before it is handed to the producer, of a POST from before it is sent; of both until
+        the sink has read all of it.
+        """
         with self._worker() as (sink, wait):
             first = self._filler.add()
-            wait(lambda: first in sink.taken())  # everything runs
-            for _ in range(_WARM_UP + _SINGLE):
-                time.sleep(random.expovariate(1 / _EVERY_S))
-                appended[self._filler.add()] = time.time()
-            wait(lambda: appended.keys() <= sink.taken().keys())
+            wait(lambda: first.key in sink.taken())  # everything runs
+            batches, posts = asyncio.run(self._by_turns(sink.url))
+            wait(lambda: batches.keys() | posts.keys() <= sink.taken().keys())
             taken = sink.taken()
-        return [taken[key] - at for key, at in appended.items()][_WARM_UP:]
+        batch_s, post_s = ([taken[key] - at for key, at in began.items()] for began in (batches, posts))
+        return batch_s[_WARM_UP:], post_s[_WARM_UP:]
+
+    async def _by_turns(self, url: str) -> tuple[dict[str, float], dict[str, float]]:
+        """Append batches, and POST the same from here; by key, when each began."""
+        batches: dict[str, float] = {}
+        posts: dict[str, float] = {}
+        pauses = random.Random(8)
+        async with ClientSession() as session:
+            for _ in range(_WARM_UP + _SINGLE):
+                await asyncio.sleep(pauses.uniform(*_PAUSE_S))
+                appended = self._filler.add()
+                batches[appended.key] = appended.began
+                await asyncio.sleep(pauses.uniform(*_PAUSE_S))
+                key, body = f"alone-{appended.key}", BytesIO(appended.body)
+                posts[key] = time.time()
+                async with session.post(url, data=body, headers={"Idempotency-Key": key}) as answer:
+                    await answer.read()
+        return batches, posts
 
     @contextmanager
     def _worker(self) -> Iterator[tuple[Sink, Callable[[Callable[[], bool]], None]]]:
@@ -123,17 +139,42 @@ class Dispatch:
         until(condition, [worker], limit_s(self._batches * RECORDS), lambda: failure)
 
 
-async def _alone(url: str) -> list[float]:
-    """The seconds that it takes to POST the same to a sink from a loop that does nothing else."""
-    seconds, bodies = [], [made.body for made in _batches()]
-    async with ClientSession() as session:
-        for number in range(_WARM_UP + _SINGLE):
-            await asyncio.sleep(random.expovariate(1 / _EVERY_S))
-            began = time.perf_counter()
-            async with session.post(url, data=BytesIO(bodies[number % _BODIES])) as answer:
-                await answer.read()
-            seconds.append(time.perf_counter() - began)
-    return seconds[_WARM_UP:]
+def rate_of(ended: Sequence[Receipt], batches: int) -> float:
+    """Records per second between the first and the last booking of so many batches.
+
+    Raises :class:`Problem` unless each has a receipt, and all of its records are accepted.
+    """
+    accepted = sum(receipt.accepted for receipt in ended)
+    if (len(ended), accepted) != (batches, batches * RECORDS):
+        raise Problem(
+            f"{batches:,} batches have {len(ended):,} receipts, of {accepted:,} records",
+            where="spotstream worker",
+        )
+    at = sorted(map(_moment, ended))
+    return (len(at) - 1) * RECORDS / (at[-1] - at[0])
+
+
+def _moment(receipt: Receipt) -> float:
+    return datetime.fromisoformat(receipt.at).timestamp()
+
+
+def beyond(batch_s: Sequence[float], post_s: Sequence[float]) -> dict[str, float]:
+    """What batches took, what POSTs alone, and how much more it is, percentile by percentile, in ms."""
+    batch, post = (np.percentile(np.array(seconds) * 1000, [50, 99]) for seconds in (batch_s, post_s))
+    figures = {"batch": batch, "POST": post, "beyond": batch - post}
+    return {
+        f"{name} {percentile} ms": round(float(ms), 1)
+        for name, cuts in figures.items()
+        for percentile, ms in zip(("p50", "p99"), cuts, strict=True)
+    }
+
+
+class _Appended(NamedTuple):
+    """A batch on its topic; ``began``: when it was handed to the producer, in seconds since 1970."""
+
+    key: str
+    body: bytes
+    began: float
 
 
 class _Filler:
@@ -145,8 +186,8 @@ class _Filler:
         )
         self._made, self._numbers = cycle(list(_batches())), count()
 
-    def add(self) -> str:
-        """Append one more; gives its key once it can be read."""
+    def add(self) -> _Appended:
+        """Append one more; it can be read when this returns."""
         number = next(self._numbers)
         first = number // BATCHES.partitions * RECORDS
         partition, last = number % BATCHES.partitions, first + RECORDS - 1
@@ -154,9 +195,10 @@ class _Filler:
         key = sha256(b"%d" % number).hexdigest()
         made = next(self._made)._replace(key=key, batch_id=key[:32])
         headers = made.headers(source, [], ["spot"], int(time.time() * 1000))
+        began = time.time()
         self._producer.produce(BATCHES.name, made.body, key, partition=partition, headers=headers)
         self._producer.flush()
-        return key
+        return _Appended(key, made.body, began)
 
 
 def _batches() -> Iterator[Batch]:
