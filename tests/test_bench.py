@@ -22,6 +22,7 @@ from schemas.letter import Receipt, stamp
 from streams.lab.bench import dispatching, scaling, tailing
 from streams.lab.bench.children import limit_s, running, until
 from streams.lab.bench.sink import RECORDS, Sink
+from streams.lab.bench.validating import rate_of
 from streams.settings import load
 from topics.connection import KafkaSettings
 
@@ -125,6 +126,27 @@ def test_the_sink_tells_what_it_has_taken_by_key() -> None:
 
 
 # --- what is counted
+
+
+def test_all_records_between_the_first_and_the_last_full_batch_count() -> None:
+    batches = [(900, 40), (1000, RECORDS), (1500, 3000), (2000, RECORDS), (3000, RECORDS), (3900, 77)]
+    rate = (3000 + 2 * RECORDS) / 2
+    assert rate_of(batches, sum(taken for _, taken in batches)) == rate
+
+
+@pytest.mark.parametrize(
+    ("batches", "told"),
+    [
+        ([(1000, RECORDS), (2000, RECORDS)], "batches have 10,000 of 10,001"),
+        ([(1000, RECORDS), (2000, RECORDS), (2500, 2)], "batches have 10,002 of 10,001"),
+        ([(1000, RECORDS), (2000, 4999), (3000, 2)], "too few full batches"),
+        ([(1000, RECORDS), (1000, RECORDS), (3000, 1)], "too few full batches"),
+        ([], "batches have 0 of"),
+    ],
+)
+def test_a_validation_that_is_none_has_no_rate(batches: list[tuple[int, int]], told: str) -> None:
+    with pytest.raises(Problem, match=told):
+        rate_of(batches, 10_001)
 
 
 def receipts(*accepted: int) -> list[Receipt]:

@@ -6,6 +6,7 @@ transactions. The baselines only judge, with the same models, and POST to a sink
 
 import sys
 import time
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
@@ -25,18 +26,17 @@ from streams.lab.up import Lab
 from topics.catalogue import BATCHES, RAW, VALIDATING
 from topics.reader import read_all
 
+#: Bad ones of a hundred.
+_BAD = 1
+
+#: A batch on its topic: when, in ms since 1970, and how many raw records its window had.
+Made = tuple[int, int]
+
 
 def contest(lab: Lab, folder: Path, records: int) -> Contest:
     """The contest on ``lab``, whose raw topic is filled first; 1 % of the records are bad."""
-    loaded = settings.load(_settings(lab))
-    path = folder / "validate.csv"
-    with path.open("wb") as file:
-        write(file, generate(records, 7, 0.01))
-    tail_once(loaded, [path])
+    subject = _Subject(lab, folder, records, _BAD)
     runs = count()
-
-    def ours() -> float:
-        return _validate(lab, loaded, folder / f"worker-{next(runs)}.log", records)
 
     def baseline(name: str) -> Contender:
         def run() -> float:
@@ -46,16 +46,16 @@ def contest(lab: Lab, folder: Path, records: int) -> Contest:
 
     def by_bento() -> float:
         group = f"bench-bento-{next(runs)}"
-        with path.open(encoding="utf-8") as file:
+        with subject.path.open(encoding="utf-8") as file:
             header = file.readline().rstrip().split(",")
         mapping = bento.mapping(profile.load("avion"), header)
         return bento.rate(lab.broker.bootstrap, group, records, mapping, folder / f"{group}.json")
 
     return Contest(
         "validate",
-        f"{records:,} mixed records, 1 % bad, one core",
+        f"{records:,} mixed records, {_BAD} % bad, one core",
         [
-            Contender("spotstream worker --role validate", ours),
+            Contender("spotstream worker --role validate", subject.run),
             *map(baseline, _BASELINES),
             Contender("Bento kafka_franz, mapping, json_schema, http_client", by_bento, bento.missing()),
         ],
@@ -70,36 +70,57 @@ _BASELINES = {
 }
 
 
-def _settings(lab: Lab) -> dict[str, dict[str, object]]:
-    return {
-        "kafka": {"bootstrap_servers": lab.broker.bootstrap},
-        "registry": {"url": lab.registry.url},
-        "tail": {"partitioning": "block"},
-        "worker": {"web_port": 0},
-        "log": {"level": "warning"},
-    }
+class _Subject:
+    """A validating worker on a lab, whose raw topic is filled here with a log of which ``bad`` % are that."""
 
-
-def _validate(lab: Lab, loaded: settings.Settings, log: Path, records: int) -> float:
-    """Validate the raw topic from its beginning; records per second from the first to the last full batch.
-
-    What is left of each partition at the end waits for company, by design, and is not counted.
-    """
-    rewind(loaded.kafka, VALIDATING, RAW)
-    gauge, began_ms = Gauge(loaded, {}), time.time() * 1000
-    environment = lab.environment | {"SPOTSTREAM_WORKER__WEB_PORT": "0", "PATH": "/usr/bin:/bin"}
-    command = [sys.executable, "-m", "streams.cli", "worker", "--role", "validate"]
-    with log.open("wb") as output, running(command, core=-1, stderr=output, env=environment) as worker:
-        until(
-            lambda: gauge.caught_up(RAW, VALIDATING),
-            [worker],
-            limit_s(records),
-            lambda: Problem("did not validate the raw topic", where=f"spotstream worker, see {log}"),
+    def __init__(self, lab: Lab, folder: Path, records: int, bad: int) -> None:
+        self._lab, self._folder, self._records = lab, folder, records
+        self._settings = settings.load(
+            {
+                "kafka": {"bootstrap_servers": lab.broker.bootstrap},
+                "registry": {"url": lab.registry.url},
+                "tail": {"partitioning": "block"},
+                "log": {"level": "warning"},
+            }
         )
-    batches = [(m.timestamp()[1], dict(m.headers())) for m in read_all(loaded.kafka, BATCHES.name)]
-    ours = [(ms, int(headers["source-records"])) for ms, headers in batches if ms >= began_ms]
-    full = [ms for ms, taken in ours if taken == RECORDS]
-    if len(full) < 2:
+        self.path = folder / "validate.csv"
+        with self.path.open("wb") as file:
+            write(file, generate(records, 7, bad / 100))
+        tail_once(self._settings, [self.path])
+        self._runs = count()
+
+    def run(self) -> float:
+        """Validate the raw topic from its beginning; gives :func:`rate_of` its batches."""
+        rewind(self._settings.kafka, VALIDATING, RAW)
+        gauge, began_ms = Gauge(self._settings, {}), time.time() * 1000
+        log = self._folder / f"worker-{next(self._runs)}.log"
+        environment = self._lab.environment | {"SPOTSTREAM_WORKER__WEB_PORT": "0", "PATH": "/usr/bin:/bin"}
+        command = [sys.executable, "-m", "streams.cli", "worker", "--role", "validate"]
+        with log.open("wb") as output, running(command, core=-1, stderr=output, env=environment) as worker:
+            until(
+                lambda: gauge.caught_up(RAW, VALIDATING),
+                [worker],
+                limit_s(self._records),
+                lambda: Problem("did not validate the raw topic", where=f"spotstream worker, see {log}"),
+            )
+        batches = [
+            (message.timestamp()[1], int(dict(message.headers())["source-records"]))
+            for message in read_all(self._settings.kafka, BATCHES.name)
+        ]
+        return rate_of([made for made in batches if made[0] >= began_ms], self._records)
+
+
+def rate_of(batches: Sequence[Made], records: int) -> float:
+    """Records per second from the first to the last full batch of a run that was given so many.
+
+    What is left of each partition at the end waits for company, by design, and is not counted. Raises
+    :class:`Problem` when the batches are not of all records, or too few are full.
+    """
+    # Only a window in which all records are bad has no batch, and one of more than a handful never is that.
+    if (taken := sum(of for _, of in batches)) != records:
+        raise Problem(f"its batches have {taken:,} of {records:,} records", where="spotstream worker")
+    full = [ms for ms, of in batches if of == RECORDS]
+    begin, end = min(full, default=0), max(full, default=0)
+    if begin == end:
         raise Problem("has too few full batches to tell a rate", where="bench validate", remedy="--records")
-    seconds: float = (max(full) - min(full)) / 1000
-    return (len(full) - 1) * RECORDS / seconds
+    return sum(of for ms, of in batches if begin < ms <= end) * 1000 / (end - begin)
