@@ -19,8 +19,9 @@ import pytest
 from schemas.batch import Source
 from schemas.errors import Problem, UsageError
 from schemas.letter import Receipt, stamp
-from streams.lab.bench import dispatching, scaling, tailing
+from streams.lab.bench import contest, dispatching, scaling, tailing
 from streams.lab.bench.children import limit_s, running, until
+from streams.lab.bench.contest import Contender, Contest
 from streams.lab.bench.sink import RECORDS, Sink
 from streams.lab.bench.validating import rate_of
 from streams.settings import load
@@ -123,6 +124,35 @@ def test_the_sink_tells_what_it_has_taken_by_key() -> None:
         taken = sink.taken()
     assert taken.keys() == {"alone-1", "quoted"}
     assert began <= taken["alone-1"] <= taken["quoted"] <= time.time()
+
+
+# --- contests
+
+
+def test_each_contender_is_the_first_in_turn() -> None:
+    order: list[str] = []
+
+    def contender(name: str) -> Contender:
+        return Contender(name, lambda: order.append(name) or 1.0)
+
+    Contest("x", "work", [contender("a"), contender("b"), contender("c")]).hold(6)
+    turns = [order[at : at + 3] for at in range(3 * contest.WARM_UPS, len(order), 3)]
+    assert [turn[0] for turn in turns].count("a") == 2
+    assert {turn[0] for turn in turns[:3]} == {"a", "b", "c"}
+    assert all(sorted(turn) == ["a", "b", "c"] for turn in turns)
+
+
+def test_ratios_are_those_of_each_turn() -> None:
+    rates = {
+        "a": iter([1.0] * contest.WARM_UPS + [10, 30, 50]),
+        "b": iter([1.0] * contest.WARM_UPS + [5, 10, 50]),
+    }
+    contenders = [Contender(name, lambda name=name: next(rates[name])) for name in rates]
+    rows = Contest("x", "work", contenders).hold(3)["contenders"]
+    assert [(row["records_per_second"], row["subject_is_times_as_fast"]) for row in rows] == [
+        (30, 1),
+        (10, 2),
+    ]
 
 
 # --- what is counted

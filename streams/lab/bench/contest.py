@@ -44,7 +44,9 @@ class Contest(NamedTuple):
         present = [contender for contender in self.contenders if not contender.missing]
         rates: dict[str, list[float]] = {contender.name: [] for contender in present}
         for turn in range(1 - WARM_UPS, runs + 1):
-            for contender in present:
+            # Each is the first as often as the others: what comes after a rest, or after whom, may matter.
+            first = turn % len(present)
+            for contender in [*present[first:], *present[:first]]:
                 say(f"{self.name} {max(turn, 0)}/{runs}: {contender.name}")
                 rate = contender.run()
                 if turn > 0:
