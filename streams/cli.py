@@ -468,7 +468,12 @@ def bench(
     ] = None,
     *,
     records: Annotated[
-        int, typer.Option(min=10_000, help="In each run; of `scale` in the largest.")
+        int,
+        typer.Option(
+            min=10_000,
+            help="In each run, rounded down to whole batches; of `scale` in the largest. "
+            "`validate` needs 50,000.",
+        ),
     ] = 1_000_000,
     runs: Annotated[
         int, typer.Option(min=1, help="Counted ones of each, after three to warm up (`scale`: none).")

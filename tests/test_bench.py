@@ -1,6 +1,7 @@
 """Benchmarks: they end what they start, lose no results, count what was done, and notice what was not."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,13 +14,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import orjson
 import psutil
 import pytest
+import reference
 
 from schemas.batch import Source
 from schemas.errors import Problem, UsageError
 from schemas.letter import Receipt, stamp
-from streams.lab.bench import contest, dispatching, scaling, tailing
+from streams.lab.bench import benchmarks, contest, dispatching, plot, scaling, tailing, validating
 from streams.lab.bench.children import limit_s, running, until
 from streams.lab.bench.contest import Contender, Contest
 from streams.lab.bench.sink import RECORDS, Sink
@@ -267,3 +270,111 @@ def test_whoever_has_not_published_every_line_is_told() -> None:
     tailing.confirm("a topic", 1002, 1002)
     with pytest.raises(Problem, match="a topic: has 1,001 of 1,002 records"):
         tailing.confirm("a topic", 1002, 1001)
+
+
+# --- spotstream bench
+
+
+Benchmarks = Callable[..., None]
+
+
+@pytest.fixture
+def stand_ins(monkeypatch: pytest.MonkeyPatch, signals: list[Any]) -> Benchmarks:
+    """Gives benchmarks other things to do than to measure."""
+
+    def stand_in(**others: Callable[[int], object]) -> None:
+        for name, do in others.items():
+
+            def measure(
+                folder: Path, records: int, runs: int, name: str = name, do: Any = do
+            ) -> dict[str, Any]:
+                do(records)
+                return {"name": name, "work": "w", "runs": runs, "rows": [{"p50 ms": 1.5, "p99 ms": 2.5}]}
+
+            monkeypatch.setitem(benchmarks.BENCHMARKS, name, measure)
+
+    return stand_in
+
+
+def fails(_: int) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def interrupted(_: int) -> None:
+    raise KeyboardInterrupt
+
+
+def names(printed: str) -> list[str]:
+    return [result["name"] for result in orjson.loads(printed)]
+
+
+def test_one_that_fails_costs_the_others_nothing(
+    stand_ins: Benchmarks, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stand_ins(tail=id, validate=fails, dispatch=id)
+    with pytest.raises(Problem, match="failed: validate") as raised:
+        benchmarks.run(["tail", "validate", "dispatch"], 100_000, 1, as_json=True, picture=None)
+    out, err = capsys.readouterr()
+    assert (names(out), raised.value.exit_status) == (["tail", "dispatch"], 1)
+    assert "spotstream bench validate: unexpected OSError: [Errno 28] No space left on device" in err
+
+
+def test_what_was_measured_before_an_interrupt_is_printed(
+    stand_ins: Benchmarks, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stand_ins(tail=id, dispatch=interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        benchmarks.run(["tail", "dispatch"], 100_000, 1, as_json=True, picture=None)
+    assert names(capsys.readouterr().out) == ["tail"]
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_results_are_printed_though_they_cannot_be_drawn(
+    tmp_path: Path, stand_ins: Benchmarks, capsys: pytest.CaptureFixture[str], as_json: bool
+) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    stand_ins(tail=lambda _: folder.rmdir())
+    with pytest.raises(Problem, match="cannot be written"):
+        benchmarks.run(["tail"], 100_000, 1, as_json=as_json, picture=folder / "tail.svg")
+    assert "2.5" in capsys.readouterr().out
+
+
+def test_a_picture_that_is_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tail.svg").mkdir()
+    with pytest.raises(UsageError, match="is a folder"):
+        plot.check(tmp_path / "tail.svg")
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root may do everything")
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_picture_that_may_not_be_written_is_refused(tmp_path: Path, exists: bool) -> None:
+    path = tmp_path / "tail.svg"
+    if exists:
+        path.touch(mode=0o400)
+    else:
+        tmp_path.chmod(0o500)
+    less = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    command = [sys.executable, "-m", "streams.cli", "bench", "tail", "--plot", str(path)]
+    done = subprocess.run([*less, *command], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"--plot {path}: may not be written" in done.stderr
+
+
+def test_records_are_whole_batches(stand_ins: Benchmarks, capsys: pytest.CaptureFixture[str]) -> None:
+    given: list[int] = []
+    stand_ins(tail=given.append, validate=given.append)
+    benchmarks.run(["tail", "validate"], validating.LEAST + 4_999, 1, as_json=True, picture=None)
+    assert given == [validating.LEAST] * 2
+
+
+@pytest.mark.parametrize("wanted", [["tail", "validate"], []])
+def test_too_few_records_for_a_rate_are_refused_at_once(stand_ins: Benchmarks, wanted: list[str]) -> None:
+    stand_ins(**dict.fromkeys(benchmarks.BENCHMARKS, fails))
+    with pytest.raises(UsageError, match=f"needs at least {validating.LEAST:,} records"):
+        benchmarks.run(wanted, validating.LEAST - 1, 1, as_json=True, picture=None)
+
+
+def test_help_names_every_benchmark() -> None:
+    named = dict(reference.commands())["bench"].params[0]
+    assert named.help.startswith(", ".join(benchmarks.BENCHMARKS) + ";")

@@ -8,12 +8,14 @@ from typing import Any
 
 import orjson
 
-from schemas.errors import UsageError
+from schemas.errors import Problem, UsageError
 from streams import log
+from streams.console import printable
 from streams.lab.bench import dispatching, plot, scaling, tailing, validating
-from streams.lab.bench.contest import Benchmark, show
+from streams.lab.bench.contest import Benchmark, say, show
 from streams.lab.bench.delay import Delay
 from streams.lab.bench.latency import Latency
+from streams.lab.bench.sink import RECORDS
 from streams.lab.bench.transactions import Transactions
 from streams.lab.up import Lab, interrupt_on_signals
 from streams.settings import LogSettings
@@ -41,28 +43,58 @@ BENCHMARKS: dict[str, Measure] = {
     "scale": scaling.measure,
 }
 
+#: Records that one takes at the least.
+_LEAST = {"validate": validating.LEAST}
+
 
 def run(names: Sequence[str], records: int, runs: int, *, as_json: bool, picture: Path | None) -> None:
     """Run the benchmarks of ``names`` (all by default), print their results and draw them as ``picture``.
 
-    Raises :class:`UsageError` for a name that is none, or a picture that cannot be drawn.
+    Records are made whole batches. What there is is printed however it ends. Raises :class:`UsageError` for a
+    name that is none, too few records, or a picture that cannot be drawn, before anything is measured; and
+    :class:`Problem` at the end when some have failed, which does not keep the others from being run.
     """
-    unknown = [name for name in names if name not in BENCHMARKS]
-    if unknown:
-        raise UsageError(
-            f"no such benchmark: {', '.join(unknown)}", remedy=f"there are {', '.join(BENCHMARKS)}"
-        )
+    names, records = names or list(BENCHMARKS), records - records % RECORDS
+    _check(names, records)
     if picture:
         plot.check(picture)
     log.configure(LogSettings(level="error"))
     interrupt_on_signals()
-    results = []
-    for name in names or BENCHMARKS:
-        with TemporaryDirectory(prefix="spotstream-bench-") as folder:
-            results.append(BENCHMARKS[name](Path(folder), records, runs))
-        if not as_json:
-            show(results[-1])
-    if picture:
+    results: list[dict[str, Any]] = []
+    failures: dict[str, Exception] = {}
+    try:
+        for name in names:
+            try:
+                with TemporaryDirectory(prefix="spotstream-bench-") as folder:
+                    results.append(BENCHMARKS[name](Path(folder), records, runs))
+            except Exception as error:  # noqa: BLE001 - hours of the others' are not lost by it
+                failures[name] = error
+                _tell(name, error)
+            else:
+                if not as_json:
+                    show(results[-1])
+    finally:
+        if as_json:
+            sys.stdout.write(orjson.dumps(results).decode() + "\n")
+    if picture and results:
         plot.plot(results, picture)
-    if as_json:
-        sys.stdout.write(orjson.dumps(results).decode() + "\n")
+    if failures:
+        failed = Problem(f"failed: {', '.join(failures)}", where="spotstream bench", remedy="see above")
+        raise failed from next(iter(failures.values()))
+
+
+def _check(names: Sequence[str], records: int) -> None:
+    if unknown := [name for name in names if name not in BENCHMARKS]:
+        raise UsageError(
+            f"no such benchmark: {', '.join(unknown)}", remedy=f"there are {', '.join(BENCHMARKS)}"
+        )
+    for name in names:
+        if records < (least := _LEAST.get(name, 0)):
+            raise UsageError(f"{name} needs at least {least:,} records", where=f"--records {records}")
+
+
+def _tell(name: str, error: Exception) -> None:
+    if not isinstance(error, Problem):
+        error = Problem(f"unexpected {type(error).__name__}: {error}")
+    for line in (f"spotstream bench {name}: {error}", *error.below):
+        say(printable(line))

@@ -1,12 +1,13 @@
 """Benchmarks' results as one picture: rates with their spread, latency by percentile, curves of scaling."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from schemas.errors import UsageError
+from schemas.errors import Problem, UsageError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,15 +26,23 @@ def check(path: Path) -> None:
         raise UsageError(
             "matplotlib is not installed", where=where, remedy="install spotstream with its extra bench"
         )
-    if not path.absolute().parent.is_dir():
+    folder = path.absolute().parent
+    if not folder.is_dir():
         raise UsageError("its folder does not exist", where=where)
+    if path.is_dir():
+        raise UsageError("is a folder", where=where, remedy="give a file")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise UsageError("may not be written", where=where)
     known = _figure(1).canvas.get_supported_filetypes()
     if path.suffix[1:].lower() not in known:
         raise UsageError("no such kind of picture", where=where, remedy=f"there are {', '.join(known)}")
 
 
 def plot(results: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw ``results``, as ``bench --json`` prints them, one below the other; the suffix tells the form."""
+    """Draw ``results``, as ``bench --json`` prints them, one below the other; the suffix tells the form.
+
+    Raises :class:`Problem` when ``path`` cannot be written.
+    """
     heights = [1.2 + 0.3 * min(_MOST_ROWS, len(_rows(result))) for result in results]
     figure = _figure(sum(heights))
     parts = figure.subfigures(len(results), height_ratios=heights, squeeze=False)[:, 0]
@@ -41,7 +50,10 @@ def plot(results: Sequence[Mapping[str, Any]], path: Path) -> None:
         part.suptitle(f"{result['name']}: {result['work']}", x=0.01, ha="left", fontsize=10)
         _drawing(result)(part, _rows(result))
     # Without a date, and with names that are counted: the same results give the same file.
-    figure.savefig(path, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
+    try:
+        figure.savefig(path, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
+    except OSError as error:
+        raise Problem(f"cannot be written: {error.strerror}", where=str(path)) from None
 
 
 def _figure(height_in: float) -> "Figure":

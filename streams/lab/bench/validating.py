@@ -26,6 +26,10 @@ from streams.lab.up import Lab
 from topics.catalogue import BATCHES, RAW, VALIDATING
 from topics.reader import read_all
 
+#: Records of which there surely are full batches to tell a rate from: they lie in blocks of some 8,000, each
+#: of which fills one.
+LEAST = 50_000
+
 #: Bad ones of a hundred.
 _BAD = 1
 
