@@ -44,7 +44,7 @@ bench: install
 # The figures of README.md and docs/scaling.md, measured here: an hour or two on a machine that does nothing else.
 figures: install
 	@mkdir -p .cache
-	$(BIN)/spotstream bench tail validate dispatch latency transactions --json > .cache/contests.json
+	$(BIN)/spotstream bench tail validate rejects dispatch latency transactions --json > .cache/contests.json
 	$(BIN)/spotstream bench scale --records 20000000 --runs 1 --json > .cache/scale.json
 	$(BIN)/python tests/performance.py .cache/contests.json .cache/scale.json
 

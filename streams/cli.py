@@ -463,7 +463,8 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="[NAME…]",
-            help="tail, tail-many, tail-delay, validate, dispatch, latency, transactions, scale; else all.",
+            help="tail, tail-many, tail-delay, validate, rejects, dispatch, latency, transactions, scale; "
+            "else all.",
         ),
     ] = None,
     *,

@@ -368,7 +368,7 @@ def test_records_are_whole_batches(stand_ins: Benchmarks, capsys: pytest.Capture
     assert given == [validating.LEAST] * 2
 
 
-@pytest.mark.parametrize("wanted", [["tail", "validate"], []])
+@pytest.mark.parametrize("wanted", [["tail", "validate"], ["rejects"], []])
 def test_too_few_records_for_a_rate_are_refused_at_once(stand_ins: Benchmarks, wanted: list[str]) -> None:
     stand_ins(**dict.fromkeys(benchmarks.BENCHMARKS, fails))
     with pytest.raises(UsageError, match=f"needs at least {validating.LEAST:,} records"):
@@ -378,3 +378,27 @@ def test_too_few_records_for_a_rate_are_refused_at_once(stand_ins: Benchmarks, w
 def test_help_names_every_benchmark() -> None:
     named = dict(reference.commands())["bench"].params[0]
     assert named.help.startswith(", ".join(benchmarks.BENCHMARKS) + ";")
+
+
+# --- all of it
+
+
+@pytest.mark.broker
+@pytest.mark.parametrize(
+    ("name", "records"), [("tail", 10_000), ("rejects", validating.LEAST), ("dispatch", 10_000)]
+)
+def test_a_small_benchmark_runs_to_its_end(
+    name: str, records: int, tmp_path: Path, signals: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own checks of what was done hold."""
+    monkeypatch.setattr(contest, "WARM_UPS", 0)
+    monkeypatch.setattr(dispatching, "_WARM_UP", 5)
+    monkeypatch.setattr(dispatching, "_SINGLE", 20)
+    result = benchmarks.BENCHMARKS[name](tmp_path, records, 1)
+    contest.show(result)
+    ran = [row for row in result["contenders"] if "skipped" not in row]
+    assert len(ran) > 1
+    assert all(row["records_per_second"] > 0 for row in ran)
+    if name == "dispatch":
+        assert 0 < result["overhead"]["POST p50 ms"] < result["overhead"]["batch p50 ms"]
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == signals

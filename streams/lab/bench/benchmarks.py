@@ -37,6 +37,7 @@ BENCHMARKS: dict[str, Measure] = {
     "tail-many": _on_a_lab(tailing.many),
     "tail-delay": _on_a_lab(Delay),
     "validate": _on_a_lab(validating.contest),
+    "rejects": validating.rejects,
     "dispatch": _on_a_lab(dispatching.Dispatch),
     "latency": _on_a_lab(Latency),
     "transactions": _on_a_lab(Transactions),
@@ -44,7 +45,7 @@ BENCHMARKS: dict[str, Measure] = {
 }
 
 #: Records that one takes at the least.
-_LEAST = {"validate": validating.LEAST}
+_LEAST = dict.fromkeys(("validate", "rejects"), validating.LEAST)
 
 
 def run(names: Sequence[str], records: int, runs: int, *, as_json: bool, picture: Path | None) -> None:

@@ -1,4 +1,4 @@
-"""``bench validate``: raw records to batches, one core for each contender.
+"""``bench validate``: raw records to batches, one core for each contender; ``bench rejects``: bad ones.
 
 The subject does all of it: judges, hashes, writes Avro to the validated topics, batches and dead letters, in
 transactions. The baselines only judge, with the same models, and POST to a sink, at least once.
@@ -7,8 +7,10 @@ transactions. The baselines only judge, with the same models, and POST to a sink
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from schemas import profile
 from schemas.errors import Problem
@@ -30,8 +32,8 @@ from topics.reader import read_all
 #: of which fills one.
 LEAST = 50_000
 
-#: Bad ones of a hundred.
-_BAD = 1
+#: Bad ones of a hundred: what is usual, and what shows whether the good ones pay for the bad.
+_BAD, _VERY_BAD = 1, 30
 
 #: A batch on its topic: when, in ms since 1970, and how many raw records its window had.
 Made = tuple[int, int]
@@ -72,6 +74,22 @@ _BASELINES = {
     "faust": "Faust stream.take(5000), csv, pydantic, orjson, POST",
     "ours": "aiokafka getmany, spotstream's judge, POST",
 }
+
+
+def rejects(folder: Path, records: int, runs: int) -> dict[str, Any]:
+    """Measure a log with many bad records beside one with few, each on a lab of its own, in turn.
+
+    Gives what :func:`.contest.show` shows.
+    """
+    with ExitStack() as stack:
+
+        def contender(bad: int) -> Contender:
+            below = folder / f"{bad}"
+            lab = stack.enter_context(Lab(below))
+            return Contender(f"spotstream, {bad} % bad", _Subject(lab, below, records, bad).run)
+
+        work = f"spotstream worker --role validate, {records:,} mixed records, one core"
+        return Contest("rejects", work, [contender(_VERY_BAD), contender(_BAD)]).hold(runs)
 
 
 class _Subject:
