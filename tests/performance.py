@@ -1,7 +1,8 @@
 """The figures of README.md and docs/scaling.md: ``python tests/performance.py RESULTS.json…``.
 
-The files are what ``spotstream bench --json`` printed; together they become docs/performance.json, and the
-pages' tables and pictures are made of that. ``make figures`` measures them first.
+The files are what ``spotstream bench --json`` printed. Their results take the places of those in
+docs/performance.json that have the same names, and the pages' tables and pictures are made of that.
+``make figures`` measures them first.
 """
 
 import sys
@@ -52,7 +53,8 @@ def parts(results: Sequence[_Result]) -> Iterator[tuple[str, str]]:
         text = _rates([result]) if "contenders" in result else rows_of(result["rows"])
         if overhead := result.get("overhead"):
             text += f"\n\n{told(overhead)}"
-        yield result["name"], f"{runs}{result['work'].capitalize()}.\n\n{text}"
+        work = result["work"]
+        yield result["name"], f"{runs}{work[:1].upper()}{work[1:]}.\n\n{text}"
 
 
 def fill(text: str, parts: Iterable[tuple[str, str]]) -> str:
@@ -67,13 +69,16 @@ def fill(text: str, parts: Iterable[tuple[str, str]]) -> str:
 
 def main(paths: Sequence[str]) -> None:
     """Take over these results, and make all that is made of them."""
-    results = [result for path in paths for result in orjson.loads(Path(path).read_bytes())]
+    read = [result for path in (RESULTS, *paths) for result in orjson.loads(Path(path).read_bytes())]
+    results = list({result["name"]: result for result in read}.values())
     RESULTS.write_bytes(orjson.dumps(results, option=orjson.OPT_INDENT_2) + b"\n")
     for path in PAGES:
         path.write_text(fill(path.read_text(encoding="utf-8"), parts(results)), encoding="utf-8")
     scale = [result for result in results if result["name"] == "scale"]
-    plot([result for result in results if result["name"] != "scale"], RESULTS.with_suffix(".svg"))
-    plot(scale, RESULTS.with_name("scaling.svg"))
+    others = [result for result in results if result["name"] != "scale"]
+    for drawn, name in ((others, "performance.svg"), (scale, "scaling.svg")):
+        if drawn:
+            plot(drawn, RESULTS.with_name(name))
 
 
 if __name__ == "__main__":

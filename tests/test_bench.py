@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import orjson
+import performance
 import psutil
 import pytest
 import reference
@@ -378,6 +379,39 @@ def test_too_few_records_for_a_rate_are_refused_at_once(stand_ins: Benchmarks, w
 def test_help_names_every_benchmark() -> None:
     named = dict(reference.commands())["bench"].params[0]
     assert named.help.startswith(", ".join(benchmarks.BENCHMARKS) + ";")
+
+
+# --- the pages' figures
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of results, and a page, of a repository of their own."""
+    page = tmp_path / "page.md"
+    page.write_text("<!-- tail-delay -->\n<!-- /tail-delay -->\n<!-- latency -->\n<!-- /latency -->\n")
+    monkeypatch.setattr(performance, "RESULTS", tmp_path / "performance.json")
+    monkeypatch.setattr(performance, "PAGES", (page,))
+    return tmp_path / "performance.json"
+
+
+def result(name: str, ms: float) -> dict[str, Any]:
+    return {"name": name, "work": "one file; most MB", "runs": 1, "rows": [{"p50 ms": ms, "p99 ms": ms}]}
+
+
+def test_a_run_of_some_benchmarks_leaves_the_results_of_others(results: Path, tmp_path: Path) -> None:
+    results.write_bytes(orjson.dumps([result("tail-delay", 1.25), result("latency", 2.5)]))
+    (tmp_path / "new.json").write_bytes(orjson.dumps([result("latency", 7.5), result("scale-not", 9)]))
+    performance.main([str(tmp_path / "new.json")])
+    found = orjson.loads(results.read_bytes())
+    assert [(one["name"], one["rows"][0]["p50 ms"]) for one in found] == [
+        ("tail-delay", 1.25), ("latency", 7.5), ("scale-not", 9),
+    ]  # fmt: skip
+    page = (tmp_path / "page.md").read_text()
+    assert "| 1.25 | 1.25 |" in page
+    assert "| 7.5 | 7.5 |" in page
+    assert page.count("One file; most MB.") == 2
+    # There is no `scale` among them.
+    assert {path.name for path in tmp_path.glob("*.svg")} == {"performance.svg"}
 
 
 # --- all of it
