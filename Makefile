@@ -47,6 +47,7 @@ figures: install
 	$(BIN)/spotstream bench tail validate rejects dispatch latency transactions --json > .cache/contests.json
 	$(BIN)/spotstream bench scale --records 20000000 --runs 1 --json > .cache/scale.json
 	$(BIN)/python tests/performance.py .cache/contests.json .cache/scale.json
+	$(BIN)/python tests/scaling.py
 
 # Every framer for FUZZ_S seconds; inputs that broke a promise are left in .cache/fuzz.
 FUZZ_S ?= 400

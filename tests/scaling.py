@@ -1,5 +1,7 @@
 """The tables of docs/scaling.md, simulated from measured costs: ``python tests/scaling.py``.
 
+What ``spotstream bench`` measures of them comes from docs/performance.json, see tests/performance.py.
+
 Partitions get records evenly. What takes turns is a server: a worker's core, the transactions' coordinators,
 a partition's own transactions, Avstar's ceilings. A window holds what has come when its worker has time for
 it, so one that is behind makes larger windows, as the real one does.
@@ -8,14 +10,15 @@ it, so one that is behind makes larger windows, as the real one does.
 import heapq
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from performance import fill, rows_of
+import orjson
+from performance import RESULTS, fill, rows_of
 
 PAGE = Path(__file__).parent.parent / "docs" / "scaling.md"
 
@@ -25,7 +28,10 @@ SPAN_S, FILL_S = 90.0, 40.0
 
 
 class Costs(NamedTuple):
-    """What the simulation starts from; :data:`MEANINGS` says what each is, and how it was measured."""
+    """What the simulation starts from; :data:`MEANINGS` says what each is, and how it was measured.
+
+    Those that ``bench`` measures are replaced by what it found, see :func:`measured`.
+    """
 
     tail_us: float = 1.0
     validate_us: float = 18.2
@@ -42,20 +48,36 @@ class Costs(NamedTuple):
 
 MEANINGS = {
     "tail_us": ("a record in the tailer, processor time, µs", "decisions.md, a long file"),
-    "validate_us": ("a record in validation, processor time, µs", "`bench scale`"),
+    "validate_us": ("a record in validation, processor time, µs", "`bench scale`, the longest log"),
     "window_ms": ("a window in validation, beside its records, ms", "assumed"),
-    "dispatch_ms": ("a batch in dispatch, processor time, ms", "`bench dispatch`"),
-    "transaction_ms": ("a transaction, from begin to end, ms", "`bench transactions`, few"),
+    "dispatch_ms": ("a batch in dispatch, processor time, ms", "decisions.md"),
+    "transaction_ms": ("a transaction, from begin to end, ms", "`bench transactions`, the shortest"),
     "transactions_a_second": (
         "transactions that one broker ends a second",
-        "`bench transactions`, many producers",
+        "`bench transactions`, the most",
     ),
-    "broker_us": ("a record in the broker, processor time, µs", "`bench scale`"),
+    "broker_us": ("a record in the broker, processor time, µs", "`bench scale`, the longest log"),
     "answer_s": ("Avstar's answer to a batch, s", "assumed"),
     "raw_bytes": ("a record on `avion.raw`, as it lies there, bytes", "the broker's files"),
     "validated_bytes": ("a record on `avion.validated.*`, bytes", "the broker's files"),
     "batch_bytes": ("a record on `avstar.batches`, bytes", "the broker's files"),
 }
+
+
+def measured(results: Iterable[dict[str, Any]]) -> Costs:
+    """The costs, with what these benchmarks found; their results are as ``bench --json`` prints them."""
+    rows = {result["name"]: result["rows"] for result in results if "rows" in result}
+    found: dict[str, float] = {}
+    if scale := rows.get("scale"):
+        longest = max(scale, key=lambda row: int(row["records"]))
+        found |= {"validate_us": longest["validate µs"], "broker_us": longest["brokers µs"]}
+    if ended := rows.get("transactions"):
+        found["transaction_ms"] = min(row["p50 ms"] for row in ended)
+        found["transactions_a_second"] = max(row["transactions/s"] for row in ended)
+    return Costs()._replace(**found)
+
+
+COSTS = measured(orjson.loads(RESULTS.read_bytes()))
 
 
 class Setup(NamedTuple):
@@ -285,7 +307,7 @@ class Flow:
 
 BILLION = Setup("10⁹ a day, evenly; as installed", 1e9 / DAY_S)
 #: A worker's core takes so many records a second, with a fifth to spare.
-_CORE = 0.8e6 / (Costs().validate_us + Costs().window_ms * 1e3 / 5000)
+_CORE = 0.8e6 / (COSTS.validate_us + COSTS.window_ms * 1e3 / 5000)
 _MANY = BILLION._replace(name="64 partitions", partitions=64)
 _HUNDRED = Setup("100 workers, 100 partitions, 3 brokers", 100 * _CORE, 100, 100, 4, 3)
 SETUPS = {
@@ -327,6 +349,7 @@ def _paper(setup: Setup, costs: Costs) -> dict[str, str]:
     window = min(setup.batch_records, setup.batch_seconds * rate / setup.partitions)
     windows = rate / window
     stored = costs.raw_bytes + costs.validated_bytes + costs.batch_bytes
+    written = stored * min(3, setup.brokers) / setup.brokers
     return {
         "records/s": f"{rate:,.0f}",
         "records in a window: min(n, t·r/p)": f"{window:,.0f}",
@@ -338,12 +361,13 @@ def _paper(setup: Setup, costs: Costs) -> dict[str, str]:
         "tailing cores": f"{rate * costs.tail_us / 1e6:,.2f}",
         "brokers' cores, without replicas": f"{rate * costs.broker_us / 1e6:,.1f}",
         "into the brokers, MB/s, without replicas": f"{rate * stored / 1e6:,.0f}",
+        "each broker writes, MB/s, with up to three replicas": f"{rate * written / 1e6:,.0f}",
     }
 
 
 def tables() -> Iterator[tuple[str, str]]:
     """Name and text of each table on the page."""
-    costs = Costs()
+    costs = COSTS
     stated = [{"cost": MEANINGS[name][0], "is": f"{value:g}", "from": MEANINGS[name][1]}
               for name, value in costs._asdict().items()]  # fmt: skip
     yield "costs", rows_of(stated)

@@ -19,6 +19,7 @@ import performance
 import psutil
 import pytest
 import reference
+import scaling as simulation
 
 from schemas.batch import Source
 from schemas.errors import Problem, UsageError
@@ -412,6 +413,23 @@ def test_a_run_of_some_benchmarks_leaves_the_results_of_others(results: Path, tm
     assert page.count("One file; most MB.") == 2
     # There is no `scale` among them.
     assert {path.name for path in tmp_path.glob("*.svg")} == {"performance.svg"}
+
+
+def test_the_simulation_starts_from_what_was_measured() -> None:
+    scale = [
+        {"records": 50, "validate µs": 40, "brokers µs": 50},
+        {"records": 900, "validate µs": 15, "brokers µs": 8},
+    ]
+    ended = [
+        {"transactions/s": 70, "p50 ms": 14},
+        {"transactions/s": 1000, "p50 ms": 11},
+        {"transactions/s": 990, "p50 ms": 40},
+    ]
+    found = simulation.measured([{"name": "scale", "rows": scale}, {"name": "transactions", "rows": ended}])
+    assert found == simulation.Costs(
+        validate_us=15, broker_us=8, transactions_a_second=1000, transaction_ms=11
+    )
+    assert simulation.measured([{"name": "tail", "contenders": []}]) == simulation.Costs()
 
 
 # --- all of it
