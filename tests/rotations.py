@@ -133,10 +133,10 @@ class World:
     def note(self) -> None:
         """How much the tailer has noticed of which file. What stands there later may be another life."""
         for source in self.sources.open.values():
-            if source not in self.read_as:
-                there = (life for path, life in self.at.items() if source.file.is_at(str(path)))
-                self.read_as[source] = next(there, None)
-            if life := self.read_as[source]:
+            standing = (life for path, life in self.at.items() if source.file.is_at(str(path)))
+            there = next(standing, None)
+            life = self.read_as.setdefault(source, there)
+            if life and there in (None, life):
                 life.seen = max(life.seen, source.seen)
 
     @contextlib.contextmanager

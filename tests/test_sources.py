@@ -123,7 +123,7 @@ def test_an_original_that_cannot_be_opened_just_now_is_not_gone(
 
 
 def test_a_copy_of_a_copy_in_the_making_is_known(tmp_path: Path) -> None:
-    """A copy that its original has overtaken, and that is being compressed: nothing of it is to be published."""
+    """Of one that its original has overtaken, and that is being compressed, nothing is to be published."""
     path, memory = tmp_path / "log.csv", Memory()
     path.write_bytes(HEADER + line(1) + line(2))
     Reader(memory, tmp_path, once=True).look()

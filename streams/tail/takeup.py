@@ -1,6 +1,7 @@
 """Take up: each file that was found goes on from the checkpoint it belongs to, or begins."""
 
 from collections.abc import Callable, Collection
+from operator import attrgetter
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -161,21 +162,24 @@ class TakeUp:
         suspect = self._sources.suspect(found.file)
         if suspect and suspect.originals and all(map(self._is_there, suspect.originals)):
             return suspect.originals  # nothing has changed
-        originals = []
-        for known in self._known.alike(found.file, self._sources.owners):
+        originals: list[Checkpoint] = []
+        alike = self._known.alike(found.file, self._sources.owners)
+        for known in sorted(alike, key=attrgetter("is_claim")):
+            if known.is_claim and originals and not originals[0].is_claim:
+                break  # a header proves a copy only where nothing that was published does
             if source := self._sources.open.get(known.identity):
                 if source.is_overwritten() or recognition.is_beginning(found.file, source.file):
-                    originals.append(known.identity)
+                    originals.append(known)
                 continue
             was_equal = suspect is not None and known.identity in suspect.originals
             if copy := self._copy(found, known, was_equal=was_equal):
                 if self._is_gone(found, known, copy):
                     self._take_copy(found, known, copy)
                     return None
-                originals.append(known.identity)
+                originals.append(known)
             elif recognition.is_named_like(known, found) and recognition.begins_finished(found, known):
-                originals.append(known.identity)
-        return originals
+                originals.append(known)
+        return [known.identity for known in originals]
 
     def _is_there(self, identity: str) -> bool:
         """Whether a file is being read, or has been to its end and is still there."""
@@ -183,6 +187,8 @@ class TakeUp:
         return identity in self._sources.open or (known is not None and recognition.is_intact(known))
 
     def _copy(self, found: Found, known: Checkpoint, *, was_equal: bool) -> Copy | None:
+        if known.is_claim and self._known.by_claim(found.file, {*self._taken(), known.identity}):
+            return None  # its own claim proves as much, and would be left for another that has the file
         copy = recognition.copy(found, known)
         overwritten = self._sources.overwritten.get(known.identity)
         if not known.records and overwritten and overwritten.source.seen <= recognition.length(found.file):
