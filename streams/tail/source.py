@@ -127,6 +127,11 @@ class OpenFile:
         """Whether it is compressed; known once it has been read."""
         return self._gunzip is not None
 
+    @property
+    def is_being_compressed(self) -> bool:
+        """Whether it is compressed and, as far as it was read, not to its end yet."""
+        return self.is_gzip and self.size() == _UNKNOWN
+
     def read(self, offset: int, size: int) -> bytes:
         """Up to ``size`` bytes at ``offset``; less only where the file ends, or cannot be inflated."""
         if self._gunzip:

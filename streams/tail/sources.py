@@ -342,7 +342,8 @@ class Sources:
             file = OpenFile(path)
             head = file.examine(self.profile, final=self.once)
             self.refused.pop(path, None)
-            if head:
+            # A header alone may be of a copy that gzip has just begun: nothing tells it from others then.
+            if head and (self.once or not file.is_being_compressed or Found(file, head).has_more):
                 return Found(file, head)
         except UsageError as error:
             if _inode(path) is None and not (self.once and path in self.given):

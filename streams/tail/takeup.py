@@ -79,7 +79,10 @@ class TakeUp:
         for known in orphans:
             if known.identity in self._taken() or known.inode in here:
                 continue
-            if found := recognition.renamed(known, self._sources.examine_free):
+            found = recognition.renamed(known, self._sources.examine_free)
+            if found and known.is_claim and self._known.by_inode(found.file, (), ()):
+                found.file.close()  # another file that was given a freed inode, and is published already
+            elif found:
                 self._take(found, known)
 
     def _take(self, found: Found, known: Checkpoint) -> None:
