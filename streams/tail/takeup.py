@@ -1,7 +1,6 @@
 """Take up: each file that was found goes on from the checkpoint it belongs to, or begins."""
 
 from collections.abc import Callable, Collection
-from operator import attrgetter
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -167,9 +166,9 @@ class TakeUp:
             return suspect.originals  # nothing has changed
         originals: list[Checkpoint] = []
         alike = self._known.alike(found.file, self._sources.owners)
-        for known in sorted(alike, key=attrgetter("is_claim")):
-            if known.is_claim and originals and not originals[0].is_claim:
-                break  # a header proves a copy only where nothing that was published does
+        for known in sorted(alike, key=self._is_header):
+            if self._is_header(known) and originals and not self._is_header(originals[0]):
+                break  # it proves a copy only where nothing that was read does
             if source := self._sources.open.get(known.identity):
                 if source.is_overwritten() or recognition.is_beginning(found.file, source.file):
                     originals.append(known)
@@ -183,6 +182,10 @@ class TakeUp:
             elif recognition.is_named_like(known, found) and recognition.begins_finished(found, known):
                 originals.append(known)
         return [known.identity for known in originals]
+
+    def _is_header(self, known: Checkpoint) -> bool:
+        """Whether that is all there is to tell its file by."""
+        return known.is_claim and known.identity not in self._sources.open
 
     def _is_there(self, identity: str) -> bool:
         """Whether a file is being read, or has been to its end and is still there."""
