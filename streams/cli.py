@@ -210,7 +210,7 @@ def _tell(changes: Iterable[object]) -> None:
 def topics_plan() -> int:
     """What apply would do: + create, ~ alter, ! alter if allowed by name, = leave though it differs.
 
-    Exit status 1 if any + or ~.
+    Exit status 1 if any + or ~, or if a topic would be refused as it is.
     """
     from streams.settings import load
     from topics.drift import Action
@@ -218,7 +218,7 @@ def topics_plan() -> int:
 
     changes = plan(load().kafka)
     _tell(changes)
-    return int(any(change.action in (Action.CREATE, Action.ALTER) for change in changes))
+    return int(any(change.action in (Action.CREATE, Action.ALTER) or change.forgets for change in changes))
 
 
 @topics_app.command("apply")
@@ -228,12 +228,18 @@ def topics_apply(
         list[Allowed] | None,
         typer.Option(help="Alter these, too: what takes away or cannot be undone, ! in the plan."),
     ] = None,
-) -> None:
-    """Create the topics that are missing and alter settings that differ; nothing shrinks unless allowed."""
+) -> int:
+    """Create the topics that are missing and alter settings that differ; nothing shrinks unless allowed.
+
+    Exit status 1 if a topic is left as it would be refused.
+    """
     from streams.settings import load
+    from topics.drift import Action
     from topics.provision import apply
 
-    _tell(apply(load().kafka, allow=allow or ()))
+    changes = apply(load().kafka, allow=allow or ())
+    _tell(changes)
+    return int(any(change.forgets and change.action is Action.ASK for change in changes))
 
 
 @app.command()

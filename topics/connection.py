@@ -129,6 +129,8 @@ class KafkaSettings(BaseModel):
             "bootstrap.servers": self.bootstrap_servers,
             "security.protocol": self.security_protocol,
             "log_level": 2,
+            # A topic that a broker makes, being asked about it, has its defaults: it forgets in a week.
+            "allow.auto.create.topics": False,
             # Half of it is how long librdkafka rests between two first connections. It doubles as they fail.
             "reconnect.backoff.ms": 20,
         }

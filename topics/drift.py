@@ -57,6 +57,11 @@ class Change(NamedTuple):
             return f"{line} (only with --allow {self.setting}: {self.why})"
         return f"{line} (left as it is: {self.why})" if self.action is Action.LEAVE else line
 
+    @property
+    def forgets(self) -> bool:
+        """Whether Kafka would delete what the flow keeps for good, so that the flow refuses the topic."""
+        return self.setting == Allowed.CLEANUP and self.declared == "compact"
+
     def _shown(self, value: str) -> str:
         if self.setting != "retention.ms":
             return value
@@ -67,12 +72,16 @@ class Change(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A topic as it is: ``replicas`` and ``in_sync`` of the partition that has the fewest of them."""
+    """A topic as it is: ``replicas`` and ``in_sync`` of the partition that has the fewest of them.
+
+    ``empty``: whether it certainly holds no record.
+    """
 
     partitions: int
     replicas: int
     in_sync: int
     config: Mapping[str, str]
+    empty: bool = False
 
 
 class Safety(NamedTuple):
@@ -99,7 +108,7 @@ def differing(topic: Topic, found: Found, safety: Safety) -> Iterator[Change]:
     """What of ``found`` is not as declared, or not as safe as ``safety`` demands."""
     for name, value in topic.config.items():
         if found.config[name] != value:
-            action, why = _alteration(name, found.config[name], value)
+            action, why = _alteration(name, found, value)
             yield Change(action, topic.name, name, found.config[name], value, why)
     if found.partitions != topic.partitions:
         action, why = _resizing(topic, found.partitions)
@@ -107,16 +116,24 @@ def differing(topic: Topic, found: Found, safety: Safety) -> Iterator[Change]:
     yield from _unsafe(topic, found, safety)
 
 
-def _alteration(setting: str, actual: str, declared: str) -> tuple[Action, str]:
+def _alteration(setting: str, found: Found, declared: str) -> tuple[Action, str]:
     if setting == "cleanup.policy":
-        return Action.ASK, "what the other policy takes away is gone"
+        return _other_cleanup(declared, empty=found.empty)
     if setting == "message.timestamp.type":
         return Action.ALTER, ""  # what lies there keeps its stamps
-    if _size(actual) < _size(declared):
+    if _size(found.config[setting]) < _size(declared):
         return Action.ALTER, ""
     if setting == "retention.ms":
         return Action.ASK, "a shorter retention deletes records"
     return Action.LEAVE, "more than is needed does no harm"
+
+
+def _other_cleanup(declared: str, *, empty: bool) -> tuple[Action, str]:
+    if declared != "compact":
+        return Action.ASK, "what the other policy takes away is gone"
+    if empty:
+        return Action.ALTER, ""
+    return Action.ASK, "of each key only the last value stays; tail and worker refuse it until then"
 
 
 def _resizing(topic: Topic, actual: int) -> tuple[Action, str]:

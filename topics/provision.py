@@ -25,6 +25,7 @@ from topics.admin import Admin, Denied, denial, problem
 from topics.catalogue import BATCHES, CATALOGUE, RAW, VALIDATED, Topic
 from topics.connection import KafkaSettings
 from topics.drift import Action, Allowed, Change, Found, Safety, created_with, differing, missing
+from topics.reader import beginnings, ends
 
 #: What Kafka keeps transactions and groups in: exactly once is no safer than these.
 _INTERNAL = ("__transaction_state", "__consumer_offsets")
@@ -87,7 +88,8 @@ def require(settings: KafkaSettings, topics: Sequence[Topic] = CATALOGUE) -> Sta
     """How these topics stand; what is less safe than the settings say is ``weak``.
 
     Raises :class:`Problem` for what the flow cannot work with: a declared topic is missing, a raw partition
-    has none for batches, or a topic demands more replicas in sync than it has.
+    has none for batches, a topic demands more replicas in sync than it has, or one that is kept for good is
+    not compacted.
     """
     broker = _Broker(settings)
     where = settings.bootstrap_servers
@@ -109,6 +111,7 @@ def require(settings: KafkaSettings, topics: Sequence[Topic] = CATALOGUE) -> Sta
     configs: dict[str, dict[str, str]] = {}
     with contextlib.suppress(Denied):  # who may not ask what they are cannot be warned
         configs = broker.settings_of(topics)
+    _check_kept(topics, configs, where)
     weak = [
         line
         for topic in topics
@@ -118,6 +121,17 @@ def require(settings: KafkaSettings, topics: Sequence[Topic] = CATALOGUE) -> Sta
         if name in known:
             weak += _weaknesses(name, _found(known[name], {}), settings)
     return Standing({topic.name: len(known[topic.name].partitions) for topic in topics}, weak)
+
+
+def _check_kept(topics: Iterable[Topic], configs: dict[str, dict[str, str]], where: str) -> None:
+    """Raise :class:`Problem` for topics that are to be compacted and are not, as those that a broker made."""
+    kept = [topic.name for topic in topics if topic.cleanup == "compact" and topic.name in configs]
+    if forgetting := [name for name in kept if configs[name]["cleanup.policy"] != "compact"]:
+        raise Problem(
+            f"{', '.join(forgetting)}: cleanup.policy is not compact, Kafka deletes what is needed for good",
+            where=where,
+            remedy="alter that with `spotstream topics apply --allow cleanup.policy`",
+        )
 
 
 def _weaknesses(name: str, found: Found, settings: KafkaSettings) -> list[str]:
@@ -161,8 +175,13 @@ class _Broker:
         changes = [missing(topic, self._safety) for topic in declared if topic.name not in settings]
         for topic in [topic for topic in declared if topic.name in settings]:
             found = _found(known[topic.name], settings[topic.name])
+            if found.config["cleanup.policy"] != topic.cleanup:
+                found = found._replace(empty=self._is_empty(topic))
             changes += differing(_beside_raw(topic, known), found, self._safety)
         return changes
+
+    def _is_empty(self, topic: Topic) -> bool:
+        return beginnings(self._settings, topic.name) == ends(self._settings, topic.name)
 
     def create(self, topics: list[Topic]) -> None:
         if not topics:

@@ -9,10 +9,12 @@ each of those paths loses or doubles records in faust-streaming 0.15.3 (docs/dec
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Mapping
+from functools import partial
 from typing import Any, cast
 
 import aiokafka
 import faust
+from aiokafka import client
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import NoOffsetForPartitionError
 from aiokafka.structs import TopicPartition
@@ -43,6 +45,8 @@ def _tell_if_alive(thread: ServiceThread) -> None:
 
 
 ServiceThread._stopped_set = _tell_if_alive
+# To ask about a topic is to have a broker create it, as it likes: aiokafka has no setting for that.
+client.MetadataRequest = partial(client.MetadataRequest, allow_auto_topic_creation=False)
 fetched.install()
 
 
