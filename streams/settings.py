@@ -4,7 +4,7 @@ import json
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, Self, cast, get_origin
+from typing import Annotated, Any, Literal, Self, cast, get_origin
 
 from pydantic import (
     BaseModel,
@@ -31,6 +31,9 @@ from topics.connection import KafkaSettings
 
 PREFIX = "SPOTSTREAM_"
 FILE = "spotstream.toml"
+
+#: librdkafka takes no less, and a broker no more, unless its transaction.max.timeout.ms says so.
+_TransactionSeconds = Annotated[float, Field(ge=1, le=900)]
 
 
 class _Section(BaseModel):
@@ -100,8 +103,8 @@ class TailSettings(_Section):
     max_record_bytes: int = Field(
         1_048_576, ge=1024, le=4_194_304, description="longest record that is taken"
     )
-    transaction_timeout_s: Seconds = Field(
-        15.0, gt=0, description="after which the broker aborts a silent tailer's"
+    transaction_timeout_s: _TransactionSeconds = Field(
+        15.0, description="after which the broker aborts a silent tailer's, 1 to 900"
     )
     watch: Literal["auto", "poll"] = Field(
         "auto", description="auto: the kernel's notices where there are any; poll: look again and again"
@@ -204,8 +207,8 @@ class WorkerSettings(_Section):
 
     session_timeout_s: Seconds = Field(8.0, ge=6, description="after which a silent worker's partitions move")
     drain_s: Seconds = Field(3.0, gt=0, description="to finish what is in flight when partitions are revoked")
-    transaction_timeout_s: Seconds = Field(
-        15.0, gt=0, description="after which the broker aborts a transaction"
+    transaction_timeout_s: _TransactionSeconds = Field(
+        15.0, description="after which the broker aborts a transaction, 1 to 900"
     )
     web_host: str = Field("127.0.0.1", description="address that metrics and status bind to")
     web_port: int = Field(

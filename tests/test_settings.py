@@ -72,6 +72,15 @@ def test_a_span_of_time_fits_what_counts_it(monkeypatch, variable, named, value)
         load()
 
 
+@pytest.mark.parametrize("section", ["tail", "worker"])
+def test_a_transaction_ends_when_brokers_let_it(section):
+    for value in (0.5, 901):
+        with pytest.raises(UsageError, match=rf"{section}\.transaction_timeout_s"):
+            load({section: {"transaction_timeout_s": value}})
+    for value in (1, 900):
+        assert load({section: {"transaction_timeout_s": value}})
+
+
 @pytest.mark.parametrize("name", ["partitions", "validated_partitions"])
 def test_partitions_are_no_more_than_a_broker_can_make(monkeypatch, name):
     monkeypatch.setenv(f"SPOTSTREAM_KAFKA__{name}", "10001")

@@ -235,6 +235,14 @@ def test_a_fenced_publisher_whose_name_was_not_taken_goes_on(tail: Tail) -> None
     assert tail.values(path) == lines(0, 200)
 
 
+def test_a_broker_that_refuses_our_transactions_is_not_taken_for_another_tailer(tail: Tail) -> None:
+    settings = tail.settings()
+    # Above transaction.max.timeout.ms, which may be lower than what settings allow.
+    longer = settings.tail.model_copy(update={"transaction_timeout_s": 901.0})
+    with pytest.raises(Problem, match=r"refuses our transactions: .*timeout"):
+        Publisher(settings.model_copy(update={"tail": longer})).start()
+
+
 def test_a_strangers_open_transaction_does_not_hide_checkpoints(tail: Tail) -> None:
     """At read_committed the topic ends where it begins; the reader waits for what lies behind."""
     stranger = Producer(tail.kafka.confluent(transactional_id=f"stranger-{tail.name}"))

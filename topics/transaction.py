@@ -15,7 +15,7 @@ from topics.catalogue import DLQ
 from topics.connection import KafkaSettings
 
 #: What a new owner's fence, or the group's next generation, does to the one before.
-_LOST = frozenset(
+LOST = frozenset(
     {
         KafkaError._FENCED,
         KafkaError.PRODUCER_FENCED,
@@ -204,7 +204,7 @@ class TransactionalProducer:
     def _aborted(self, exception: Exception) -> Exception:
         """What to raise for it, the transaction aborted where that is what it wants."""
         error: KafkaError = exception.args[0]
-        if error.code() in _LOST:
+        if error.code() in LOST:
             return OwnershipLostError(f"{self.transactional_id}: {error.str()}")
         if self._abandoned.is_set():
             return AbandonedError(self.transactional_id)

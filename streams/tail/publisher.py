@@ -16,7 +16,7 @@ from streams.tail.checkpoint import Checkpoint, State
 from topics import provision
 from topics.catalogue import CHECKPOINTS, DLQ, FILES, RAW
 from topics.reader import Compacted
-from topics.transaction import AbandonedError, OwnershipLostError, TransactionalProducer, send_all
+from topics.transaction import LOST, AbandonedError, OwnershipLostError, TransactionalProducer, send_all
 
 logger = log.get("tail")
 
@@ -93,8 +93,8 @@ class Publisher:
                 # The one before fences in turn, to see whether it was another that fenced it.
                 logger.debug("fenced while taking a name", name=name, error=str(error))
             except KafkaException as error:
-                if not error.args[0].fatal():
-                    raise _unreachable(self._settings, error) from None
+                if error.args[0].code() not in LOST:
+                    raise _problem(self._settings, error.args[0]) from None
                 logger.debug("fenced while taking a name", name=name, error=str(error))
             else:
                 return producer
@@ -153,10 +153,12 @@ def _partitions(settings: Settings) -> int:
     return standing.partitions[RAW.name]
 
 
-def _unreachable(settings: Settings, exception: KafkaException) -> Unreachable:
-    error: KafkaError = exception.args[0]
+def _problem(settings: Settings, error: KafkaError) -> Problem:
+    where = settings.kafka.bootstrap_servers
+    if error.fatal():
+        return Problem(f"the broker refuses our transactions: {error.str()}", where=where)
     return Unreachable(
         f"the broker cannot be reached: {error.str()}",
-        where=settings.kafka.bootstrap_servers,
+        where=where,
         remedy="check kafka.bootstrap_servers and that the broker runs",
     )
