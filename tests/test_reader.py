@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,18 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from schemas.errors import Problem, Unreachable
 from streams.lab.kafka import Broker
+from streams.recovery import bookmark, letters
 from topics.connection import KafkaSettings
-from topics.reader import Compacted, beginnings, follow, read_all, read_compacted, read_records
+from topics.reader import (
+    STABLE_S,
+    Compacted,
+    beginnings,
+    follow,
+    read_all,
+    read_compacted,
+    read_records,
+)
+from topics.transaction import COMMAND_S, TransactionalProducer
 
 broker_needed = pytest.mark.broker
 MakeTopic = Callable[..., str]
@@ -98,6 +109,42 @@ def test_a_transaction_that_stays_open_is_a_problem(
     ):
         list(read_all(kafka, topic, stable_s=1))
     producer.abort_transaction(15)
+
+
+@broker_needed
+def test_a_command_that_is_killed_in_its_transaction_lets_readers_go_on_in_time(
+    kafka: KafkaSettings, make_topic: MakeTopic, unique: str
+) -> None:
+    """Who reads a dead letter while a redrive is killed, say: the broker ends the transaction by itself."""
+    topic = make_topic()
+    killed = TransactionalProducer(kafka, unique, timeout_s=COMMAND_S)
+    killed.fence()
+    killed._producer.begin_transaction()
+    killed._producer.produce(topic, "open")
+    killed._producer.flush(15)
+    assert list(read_all(kafka, topic)) == []
+
+
+@pytest.mark.parametrize(
+    "command", [letters.Pen, partial(bookmark.Bookmark, arguments="")], ids=["redrive", "replay"]
+)
+def test_readers_outwait_the_broker_that_ends_a_command_s_transaction(
+    monkeypatch: pytest.MonkeyPatch, command: Callable[[KafkaSettings], object]
+) -> None:
+    looks_every_s = 10  # transaction.abort.timed.out.transaction.cleanup.interval.ms
+    given = []
+
+    class Told:
+        def __init__(self, *_: object, timeout_s: float, **__: object) -> None:
+            given.append(timeout_s)
+
+        def fence(self) -> None:
+            """Nothing."""
+
+    for module in (letters, bookmark):
+        monkeypatch.setattr(module, "TransactionalProducer", Told)
+    command(KafkaSettings())
+    assert given[0] + looks_every_s < STABLE_S
 
 
 @broker_needed

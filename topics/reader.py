@@ -31,6 +31,8 @@ _FEW = 100
 _PASSING = NO_LEADER_YET | DISCONNECTED | {KafkaError._TIMED_OUT}
 #: How often a reader that follows looks for new partitions.
 _PARTITIONS_S = 5.0
+#: How long a transaction may be open before a reader gives up. What ends those of killed writers is sooner.
+STABLE_S = 40.0
 #: Reading on is cheaper than a seek, which empties librdkafka's queue, up to about this many records.
 _SEEK_BEYOND = 20_000
 
@@ -40,7 +42,7 @@ T = TypeVar("T")
 
 
 def read_all(
-    kafka: KafkaSettings, topic: str, *, timeout_s: float = 0, stable_s: float = 40
+    kafka: KafkaSettings, topic: str, *, timeout_s: float = 0, stable_s: float = STABLE_S
 ) -> Iterator[Message]:
     """Every committed message of all partitions, from the beginning to the high watermark at the call.
 
@@ -68,7 +70,9 @@ def read_since(
         if 0 <= starts.get(partition, end) < end
     ]
     with _consumer(kafka) as consumer:
-        yield from _Reading(consumer, kafka, kafka.timeout_s, stable_s=40).chunks(begin, ends, _SMALL_CHUNK)
+        yield from _Reading(consumer, kafka, kafka.timeout_s, stable_s=STABLE_S).chunks(
+            begin, ends, _SMALL_CHUNK
+        )
 
 
 def follow(kafka: KafkaSettings, topic: str, since: datetime | None) -> Generator[list[Message], None, None]:
@@ -180,7 +184,7 @@ class Compacted(Generic[T]):
         if begin:
             # A consumer that is kept may take a second to begin anew, which connecting never does.
             with _consumer(self._kafka) as consumer:
-                reading = _Reading(consumer, self._kafka, self._kafka.timeout_s, stable_s=40)
+                reading = _Reading(consumer, self._kafka, self._kafka.timeout_s, stable_s=STABLE_S)
                 waiting = sum(ends[part.partition] - part.offset for part in begin)
                 # consume() waits until it has as many as are asked for, or for its timeout.
                 for chunk in reading.chunks(begin, ends, 1 if waiting < _FEW else _CHUNK):

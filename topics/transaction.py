@@ -30,6 +30,10 @@ LOST = frozenset(
 #: A broker that refuses a record so will refuse it again.
 _REFUSED = frozenset({KafkaError.INVALID_RECORD, KafkaError.MSG_SIZE_TOO_LARGE})
 
+#: After which the broker aborts the transaction of a command that was killed in it. It looks for such every
+#: 10 s by default, and readers wait no longer for one that is open than :data:`topics.reader.STABLE_S`.
+COMMAND_S = 25.0
+
 #: Messages that may wait to be sent.
 QUEUE = 1_000_000
 

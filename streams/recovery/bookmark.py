@@ -19,9 +19,8 @@ from topics.admin import Admin, problem
 from topics.catalogue import BATCHES, DISPATCHING, RAW
 from topics.connection import KafkaSettings
 from topics.ownership import group_metadata
-from topics.transaction import AbortedError, OwnershipLostError, TransactionalProducer
+from topics.transaction import COMMAND_S, AbortedError, OwnershipLostError, TransactionalProducer
 
-_TRANSACTION_S = 60.0
 _ENDED = "ended"
 
 
@@ -48,7 +47,7 @@ class Bookmark:
     def __init__(self, kafka: KafkaSettings, arguments: str) -> None:
         self._kafka = kafka
         self._group = f"spotstream-replay-{sha256(arguments.encode()).hexdigest()[:16]}"
-        self._producer = TransactionalProducer(kafka, self._group, timeout_s=_TRANSACTION_S, reports=True)
+        self._producer = TransactionalProducer(kafka, self._group, timeout_s=COMMAND_S, reports=True)
 
     def fence(self) -> None:
         """Keep whoever runs the same replay from going on."""

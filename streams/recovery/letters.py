@@ -13,9 +13,7 @@ from schemas.letter import DeadLetter
 from topics.catalogue import BATCHES, DLQ, RAW
 from topics.connection import KafkaSettings
 from topics.reader import read_all, read_records
-from topics.transaction import AbortedError, OwnershipLostError, TransactionalProducer
-
-_TRANSACTION_S = 60.0
+from topics.transaction import COMMAND_S, AbortedError, OwnershipLostError, TransactionalProducer
 
 #: What is not kept of a letter, so that a long queue fits into memory.
 _LONG = frozenset({"original", "exchange", "traceback"})
@@ -159,7 +157,7 @@ class Pen:
     """
 
     def __init__(self, kafka: KafkaSettings) -> None:
-        self._producer = TransactionalProducer(kafka, "spotstream-letters", timeout_s=_TRANSACTION_S)
+        self._producer = TransactionalProducer(kafka, "spotstream-letters", timeout_s=COMMAND_S)
         try:
             self._producer.fence()
         except KafkaException as error:
