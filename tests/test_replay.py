@@ -104,6 +104,13 @@ def test_spans_files_and_kinds_pick_batches(flow, day):
     assert flow.run("replay", "--since", "1d", "--file", "none.csv")[0] == 1
 
 
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_a_partition_that_there_is_not_is_refused(flow, dry):
+    status, said = flow.run("replay", "--offsets", "0:1-2", "--offsets", "99:0-5", *dry)
+    assert status == 2
+    assert "--offsets: avion.raw has no partition 99; they are 0 to 7" in said
+
+
 def test_an_interrupted_replay_goes_on_where_it_stopped(flow, day):
     before = replayed(flow, day.path)
     batches = len(flow.batches())

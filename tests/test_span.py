@@ -13,12 +13,13 @@ from schemas.errors import UsageError
 from schemas.hashes import rejection_key
 from schemas.rawkey import pack
 from streams import moment
-from streams.recovery.bookmark import Marks, _marks, _offset
+from streams.recovery.bookmark import Bookmark, Marks, _marks, _offset
 from streams.recovery.rebuild import rebuild
 from streams.recovery.replay import Arguments
 from streams.recovery.span import Spans
 from streams.validate.outcome import conclude
 from streams.validate.panel import Seat, verdicts
+from topics.connection import KafkaSettings
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 FILE = exports.descriptor()
@@ -56,6 +57,16 @@ def test_what_is_no_moment_is_refused_with_the_forms(text):
 def test_what_is_no_span_is_refused(text):
     with pytest.raises(UsageError, match="P:A-B"):
         Spans.parse([text])
+
+
+def test_as_many_spans_are_taken_as_a_bookmark_holds():
+    """Which is an offset's metadata: brokers take 4096 bytes of it (offset.metadata.max.bytes)."""
+    longest = [f"3:{10**18 + number}-" for number in range(90)]
+    marks = Bookmark(KafkaSettings(), "any").new(Spans.parse(longest))
+    marks.places[3] = 10**18, "f" * 64
+    assert len(_offset(marks, 3).metadata.encode()) <= 4096
+    with pytest.raises(UsageError, match=r"--offsets: more than 90 spans of partition 3; .*several commands"):
+        Arguments(offsets=(*longest, "2:1", "3:5")).check()
 
 
 @pytest.mark.parametrize(

@@ -56,9 +56,11 @@ class Arguments(NamedTuple):
         return moment.parse(getattr(self, name), datetime.now(UTC), name=f"--{name}")
 
     def spans(self, kafka: KafkaSettings) -> Spans:
-        """The raw records that are meant, by now."""
+        """The raw records that are meant, by now; raises :class:`UsageError`, :class:`Unreachable`."""
         if self.offsets:
-            return Spans.parse(self.offsets)
+            spans = Spans.parse(self.offsets)
+            spans.check(kafka)
+            return spans
         return Spans.between(kafka, self.moment("since"), self.moment("until") if self.until else None)
 
 

@@ -12,9 +12,12 @@ from schemas.errors import UsageError
 from topics.admin import Asker, problem
 from topics.catalogue import RAW
 from topics.connection import KafkaSettings
+from topics.reader import beginnings
 
 _SPAN = re.compile(r"(\d{1,9}):(\d{1,19})(-(\d{1,19})?)?")
 _END = 2**63 - 1
+#: Spans of one partition: all are kept in an offset's metadata, of which brokers take 4096 bytes.
+_MOST = 90
 
 
 class Spans(NamedTuple):
@@ -33,8 +36,19 @@ class Spans(NamedTuple):
             if match is None or last < first:
                 remedy = f"write P:A-B, partition and offsets of {RAW.name}, like 3:1000-1999"
                 raise UsageError("not a span of offsets", where=f"--offsets {text}", remedy=remedy)
-            found[int(match[1])] = (*found.get(int(match[1]), ()), (first, last))
+            spans = found[int(match[1])] = (*found.get(int(match[1]), ()), (first, last))
+            if len(spans) > _MOST:
+                what = f"more than {_MOST} spans of partition {match[1]}"
+                raise UsageError(what, where="--offsets", remedy="replay them by several commands")
         return cls(found)
+
+    def check(self, kafka: KafkaSettings) -> None:
+        """Raises :class:`UsageError` for a partition that there is not, and :class:`Unreachable`."""
+        there = beginnings(kafka, RAW.name)
+        for partition in self.wanted:
+            if partition not in there:
+                what = f"{RAW.name} has no partition {partition}"
+                raise UsageError(what, where="--offsets", remedy=f"they are 0 to {max(there)}")
 
     @classmethod
     def between(cls, kafka: KafkaSettings, since: datetime, until: datetime | None) -> "Spans":
