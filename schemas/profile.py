@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from schemas.currency import EXPONENTS
 from schemas.errors import UsageError
 from schemas.records import COLUMNS, KINDS, REQUIRED, Kind
+from schemas.setting import complaint
 
 #: Every column that a profile can map a heading to.
 ALL_COLUMNS: frozenset[str] = frozenset(name for names in COLUMNS.values() for name in names) | {
@@ -370,13 +371,7 @@ def load(name_or_path: str | Path) -> Profile:
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"not valid TOML: {error}", where=where) from None
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
-        what = (
-            "no such key"
-            if first["type"] == "extra_forbidden"
-            else first["msg"].removeprefix("Value error, ")
-        )
+        key, what = complaint(error, "key")
         raise UsageError(f"{key}: {what}" if key else what, where=f"profile {where}") from None
     if what := _contradiction(found):
         raise UsageError(what, where=f"profile {where}")

@@ -3,13 +3,22 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, ValidationError
 
 
 def _given(value: Any) -> Any:
     if value == "":
         raise ValueError("is empty; leave it out to have the default")
     return value
+
+
+def complaint(error: ValidationError, kind: str) -> tuple[str, str]:
+    """The name of the first ``kind`` (setting, key) that is wrong, and what is wrong with it."""
+    first = error.errors(include_url=False)[0]
+    name = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return name, f"no such {kind}"
+    return name, first["msg"].removeprefix("Value error, ")
 
 
 #: A text or a file's path that says something where it is set: an empty path would be the working directory.

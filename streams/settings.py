@@ -25,7 +25,7 @@ from pydantic_settings import (
 from schemas.errors import UsageError
 from schemas.network import anonymous, in_clear
 from schemas.registry import RegistrySettings
-from schemas.setting import File, Name, Seconds
+from schemas.setting import File, Name, Seconds, complaint
 from streams.dispatch.policy import Action, Status
 from topics.connection import KafkaSettings
 
@@ -307,9 +307,7 @@ def load(overrides: dict[str, dict[str, Any]] | None = None) -> Settings:
     try:
         return Settings(**cast("dict[str, Any]", overrides or {}))
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        what = "no such setting" if first["type"] == "extra_forbidden" else first["msg"]
+        name, what = complaint(error, "setting")
         raise UsageError(
             what, where=f"setting {name}", remedy="see the settings in docs/settings.md"
         ) from None

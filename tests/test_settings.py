@@ -114,16 +114,31 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
         load()
 
 
-@pytest.mark.parametrize("name", ["registry.url", "worker.peer_url", "traces.endpoint", "avstar.ledger_url"])
+@pytest.mark.parametrize(
+    "name",
+    ["registry.url", "worker.peer_url", "traces.endpoint", "avstar.ledger_url", "kafka.bootstrap_servers"],
+)
 @pytest.mark.parametrize(
     "url",
-    ["http://me:hush@host:80", "https://hush@host/x", "http://host,http://me:hush@other", "http://[::1"],
+    [
+        "http://me:hush@host:80",
+        "https://hush@host/x",
+        "http://host,http://me:hush@other",
+        "http://[::1",
+        "me:hush@host:9092",
+        "me:hush,or@host:9092",
+    ],
 )
 def test_an_address_with_credentials_is_refused_and_not_shown(name, url):
     section, _, setting = name.partition(".")
     with pytest.raises(UsageError, match=re.escape(name)) as caught:
         load({section: {setting: url}})
     assert "hush" not in str(caught.value)
+
+
+def test_what_is_wrong_is_told_without_pydantic_s_own_words():
+    with pytest.raises(UsageError, match=r"^setting kafka\.bootstrap_servers: 'a b' is not as host:port"):
+        load({"kafka": {"bootstrap_servers": "a b"}})
 
 
 def test_a_registry_s_password_does_not_cross_the_network_in_the_clear():

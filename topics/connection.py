@@ -82,6 +82,10 @@ class KafkaSettings(BaseModel):
     @field_validator("bootstrap_servers")
     @classmethod
     def _addresses(cls, given: str) -> str:
+        if "@" in given:  # which may be a secret, so nothing of it is shown
+            raise ValueError(
+                "an address holds no credentials, for which there are sasl_username and sasl_password"
+            )
         # What is none of ours would be taken for something else: librdkafka counts ports modulo 65,536.
         for server in given.split(","):
             found = _SERVER.fullmatch(server.strip(" "))
