@@ -41,6 +41,15 @@ class UnknownSchema(Problem):
     """The registry has no schema of that id."""
 
 
+def _send_directly(client: Any) -> None:
+    """Have no proxy of the environment's see the password; the client has no setting for that."""
+    rest = client._rest_client
+    rest.session.close()
+    rest.session = type(rest.session)(
+        verify=rest.verify, auth=rest.auth, timeout=rest.timeout, trust_env=False
+    )
+
+
 class Registry:
     """A client of the registry. Every method may wait up to the settings' ``timeout_s``.
 
@@ -71,6 +80,7 @@ class Registry:
             self._client = SchemaRegistryClient(config)
         except (ValueError, OSError) as error:
             raise UsageError(str(error), where="setting registry") from None
+        _send_directly(self._client)
 
     def register(self, topic: str, schema: dict[str, Any]) -> int:
         """Register the schema of a topic's values and give its id; a known schema keeps its id.

@@ -1,13 +1,14 @@
 """How far the flow is, told cheaply: from offsets and status pages, not from what the topics hold."""
 
-import urllib.request
 from collections.abc import Collection
+from http.client import HTTPException
 from typing import Any, NamedTuple
 
 import orjson
 from confluent_kafka import KafkaException
 
 from schemas.errors import Unreachable
+from streams.lab.service import fetch
 from streams.settings import Settings
 from topics.admin import Asker
 from topics.catalogue import FILES, RAW, RECEIPTS, VALIDATING, Topic
@@ -95,9 +96,8 @@ class Gauge:
 
     def _page(self, role: str) -> dict[str, Any] | None:
         try:
-            with urllib.request.urlopen(f"{self._pages[role]}role", timeout=_PAGE_S) as answer:  # noqa: S310 - ours, and HTTP
-                return dict(orjson.loads(answer.read()))
-        except (OSError, ValueError):
+            return dict(orjson.loads(fetch(f"{self._pages[role]}role", _PAGE_S)))
+        except (OSError, HTTPException, ValueError):
             return None
 
     def _count(self, *names: str) -> int:

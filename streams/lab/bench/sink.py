@@ -4,7 +4,6 @@ import asyncio
 import multiprocessing
 import os
 import time
-import urllib.request
 from types import TracebackType
 from typing import Self
 
@@ -13,7 +12,7 @@ from aiohttp import web
 
 from schemas.errors import Problem
 from streams.lab.bench.children import pin
-from streams.lab.service import answers, free_port
+from streams.lab.service import answers, fetch, free_port
 
 #: Records in each batch that is sent to it.
 RECORDS = 5000
@@ -41,8 +40,7 @@ class Sink:
 
     def taken(self) -> dict[str, float]:
         """When it had read each batch, in seconds since 1970, by idempotency key."""
-        with urllib.request.urlopen(f"{self.url}/taken", timeout=_START_S) as answer:  # noqa: S310 - ours
-            found: dict[str, float] = orjson.loads(answer.read())
+        found: dict[str, float] = orjson.loads(fetch(f"{self.url}/taken", _START_S))
         return {key.strip('"'): at for key, at in found.items()}
 
     def __exit__(
