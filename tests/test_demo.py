@@ -17,6 +17,7 @@ import pytest
 from flow import until
 from processes import left_after
 
+from streams.lab.demo import _take_environment
 from streams.lab.generate import generate, write
 from streams.lab.writer import Writer
 
@@ -71,7 +72,8 @@ def _demo(scratch: Path, *arguments: str) -> Iterator[Demo]:
 
 
 def _environment(scratch: Path) -> dict[str, str]:
-    return os.environ | {"TMPDIR": str(scratch)}
+    # The token is of another worker's pages.
+    return os.environ | {"TMPDIR": str(scratch), "SPOTSTREAM_WORKER__WEB_TOKEN": "another"}
 
 
 def _started_under(scratch: Path) -> list[psutil.Process]:
@@ -195,6 +197,19 @@ def test_refuses_a_file_that_is_no_log_at_once(scratch: Path, tmp_path: Path, co
     assert done.stderr.startswith(f"spotstream: {file}: ")
     assert done.stderr.count("\n") == 1
     assert list(scratch.iterdir()) == []
+
+
+def test_settings_that_lead_away_from_the_lab_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    away = {
+        "KAFKA__BOOTSTRAP_SERVERS": "kafka:9092", "registry__username": "me", "AVSTAR__PROXY": "http://proxy:80",
+        "WORKER__WEB_TOKEN": "hush", "WORKER__WEB_TOKEN_FILE": "/run/token", "worker__web_host": "10.0.0.7",
+        "WORKER__PEER_URL": "http://other:6067",
+    }  # fmt: skip
+    kept = {"SPOTSTREAM_BATCH__SECONDS": "2", "SPOTSTREAM_WORKER__DRAIN_S": "4", "HOME": "/root"}
+    found = {f"SPOTSTREAM_{name}": value for name, value in away.items()} | kept
+    monkeypatch.setattr(os, "environ", found)
+    _take_environment({"SPOTSTREAM_WORKER__WEB_PORT": "20001"})
+    assert found == kept | {"SPOTSTREAM_WORKER__WEB_PORT": "20001"}
 
 
 def test_a_writer_writes_what_was_generated(tmp_path: Path) -> None:

@@ -41,8 +41,8 @@ _INTERRUPTED = 130  # as a shell tells a Ctrl-C
 #: The profile of generated logs.
 _GENERATED = "avion"
 _ROLES = ("validate", "dispatch")
-#: Settings that would lead the children away from the services of the lab.
-_LAB_SECTIONS = ("KAFKA__", "REGISTRY__", "AVSTAR__")
+#: How settings begin that would lead the children away from the lab's services, or us from their pages.
+_LEADING_AWAY = ("KAFKA__", "REGISTRY__", "AVSTAR__", "WORKER__WEB_", "WORKER__PEER_URL")
 
 
 class Options(NamedTuple):
@@ -207,6 +207,6 @@ class _Demo:
 def _take_environment(ours: Mapping[str, str]) -> None:
     """Set what leads this process and its children to the lab, and nothing beside it."""
     for name in list(os.environ):
-        if name.upper().startswith(tuple(f"{PREFIX}{section}" for section in _LAB_SECTIONS)):
+        if name.upper().startswith(tuple(PREFIX + beginning for beginning in _LEADING_AWAY)):
             del os.environ[name]
     os.environ.update(ours)
