@@ -82,6 +82,7 @@ class Publisher:
     ) -> TransactionalProducer:
         """Write under a name that it is ours; gives the producer that did. The last one to do so has it."""
         claim = [checkpoint.claim(name, self._instance)]
+        problem = _taken_over(name)
         for _ in range(_TRIES):
             producer = self._new(name)
             try:
@@ -93,12 +94,14 @@ class Publisher:
                 # The one before fences in turn, to see whether it was another that fenced it.
                 logger.debug("fenced while taking a name", name=name, error=str(error))
             except KafkaException as error:
-                if error.args[0].code() not in LOST:
+                if not error.args[0].fatal():
                     raise _problem(self._settings, error.args[0]) from None
-                logger.debug("fenced while taking a name", name=name, error=str(error))
+                fenced = error.args[0].code() in LOST
+                problem = _taken_over(name) if fenced else _problem(self._settings, error.args[0])
+                logger.debug("failed to take a name", name=name, error=str(error))
             else:
                 return producer
-        raise _taken_over(name)
+        raise problem
 
     def publish(self, batch: Publishable) -> None:
         """Commit the batch, exactly once, however long the broker is away.
