@@ -276,8 +276,13 @@ class World:
             life.unheard = max(begin, read)
 
     def end_of(self, path: Path) -> int:
-        """How far the tailer has read the file that is there."""
-        ends = [source.end for source in self.sources.open.values() if source.file.is_at(str(path))]
+        """How far the tailer has read the file that is there, and not what stood there before."""
+        life = self.at[path]
+        ends = [
+            source.end
+            for source in self.sources.open.values()
+            if source.file.is_at(str(path)) and self.read_as.get(source, life) is life
+        ]
         return max(ends, default=0) if self.tailer else 0
 
     def do_truncate(self, weight: float = 2) -> None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from http import HTTPStatus
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -157,4 +158,4 @@ def test_answers_that_account_for_each_record_are_booked(data: st.DataObject, re
         at=datetime.now(UTC),
     )
     assert isinstance(found, Booked)
-    assert found.rejected == body["rejected"]
+    assert found.rejected == sorted(body["rejected"], key=itemgetter("index"))
