@@ -81,8 +81,8 @@ async def test_who_asks_about_a_topic_does_not_create_it(kafka: KafkaSettings, t
 def test_topics_that_a_broker_made_are_refused_until_they_are_compacted(
     kafka: KafkaSettings, tmp_path: Path
 ) -> None:
-    created = Admin(kafka).create_topics([NewTopic(name, 1, 1) for name in OURS])
-    for outcome in created.values():
+    admin = Admin(kafka)  # without a name it would be gone before the answers come
+    for outcome in admin.create_topics([NewTopic(name, 1, 1) for name in OURS]).values():
         outcome.result(15)
     for name in KEPT:
         with pytest.raises(Problem, match=rf"{name}.* not compact.*topics apply --allow cleanup\.policy"):

@@ -30,8 +30,8 @@ def discard(settings: Settings, prefix: str, why: str) -> str:
 
     def produce(producer: Producer) -> None:
         producer.produce(RECEIPTS.name, receipt.dump(), stored.key)
-        for key in stored.messages:
-            producer.produce(DLQ.name, None, key)
+        for key, (partition, _) in stored.messages.items():  # a stranger's may lie anywhere
+            producer.produce(DLQ.name, None, key, partition=partition)
 
     pen.commit(produce)
     return stored.key
