@@ -302,11 +302,13 @@ def replay(
     Moments are RFC 3339 with an offset, or how long ago: 2h, 1d. Given again after an interruption, the same
     command goes on where it stopped. Exit status 1 if a batch cannot be sent as it was any more.
     """
+    from streams import log, settings
     from streams.recovery.replay import Arguments, run
-    from streams.settings import load
 
+    loaded = settings.load()
+    log.configure(loaded.log)
     arguments = Arguments(since, until, tuple(offsets or ()), file, kind)
-    return run(load(), arguments, dry_run=dry_run, restart=restart, as_json=json)
+    return run(loaded, arguments, dry_run=dry_run, restart=restart, as_json=json)
 
 
 @dlq_app.command("list")

@@ -229,6 +229,7 @@ async def test_an_open_transaction_of_the_last_owner_is_aborted_by_the_fence(bro
 async def test_a_position_that_is_gone_is_no_beginning(broker, make_topic, unique):
     """Brokers forget a group that is away for a week; all that the log still has would be made once more."""
     topic, made = make_topic("source", 2), make_topic("made", 2)
+    fill(broker.bootstrap, topic, 2, 100)
     first, second = TopicPartition(topic, 0), TopicPartition(topic, 1)
     ownership = without_lanes(broker.bootstrap, unique, made=made)
     await ownership.assign([first, second], -1, "")
@@ -240,6 +241,9 @@ async def test_a_position_that_is_gone_is_no_beginning(broker, make_topic, uniqu
     ownership._lanes.clear()
     with pytest.raises(Problem, match="it would be made twice"):
         await ownership.assign([first, second], -1, "")
+    ownership._lanes.clear()
+    empty = TopicPartition(make_topic("empty", 2), 0)  # of which nothing can be made, twice or once
+    assert await ownership.assign([empty], -1, "") == {empty: 0}
     ownership._lanes.clear()
     await ownership.close()
 

@@ -95,6 +95,31 @@ def placed(flow: Flow) -> list[str]:
     return found
 
 
+def newest(flow: Flow) -> dict[bytes, bytes | None]:
+    """By key what lies on the topic of dead letters, as compaction leaves it."""
+    return {message.key() or b"": message.value() for message in read_all(flow.kafka, DLQ.name)}
+
+
+def test_a_damaged_message_leaves_the_letter_of_its_batch_alone(flow: Flow) -> None:
+    log = flow.log(50, seed=4, bad_rate=0)
+    flow.faults({"kind": "status", "status": 503, "hashes": sorted(log.accepted)})
+    worker = flow.start("worker", **HASTE, DISPATCH__GIVE_UP_AFTER_ATTEMPTS=2)
+    before = newest(flow)
+    flow.tail(log)
+    flow.settle()
+    given_up = {key: value for key, value in newest(flow).items() if key not in before}
+    assert given_up
+    damaged = [Strange(BATCHES.name, key, b"damaged", [], 0) for key in given_up]
+    strangers.put(flow.kafka.bootstrap_servers, damaged)
+    flow.settle()
+    assert worker.end(15) == 0
+    after = newest(flow)
+    assert {key: after[key] for key in given_up} == given_up
+    added = [DeadLetter.load(value) for key, value in after.items() if key not in before | given_up]
+    assert {letter.idempotency_key.encode() for letter in added} == given_up.keys()
+    assert {(letter.reason, letter.original) for letter in added} == {("malformed", b"damaged")}
+
+
 def test_the_flow_goes_on_among_strange_messages(flow: Flow, genuine: list[Strange]) -> None:
     survives(flow, strange(genuine, 1000, seed=1), seed=1)
 
@@ -128,11 +153,6 @@ def test_every_command_reads_past_them(flow: Flow, genuine: list[Strange]) -> No
     say(flow, "doctor")
 
 
-def newest(flow: Flow) -> dict[bytes, bytes | None]:
-    """By key what lies on the topic of dead letters, as compaction leaves it."""
-    return {message.key() or b"": message.value() for message in read_all(flow.kafka, DLQ.name)}
-
-
 def test_letters_under_any_key_are_discarded(flow: Flow) -> None:
     """Under the bytes that their keys are, text or not."""
     keys = {b"STRANGER": "STRANGER", b"\xff\xfe": r"\xff\xfe", b"\xef\xbf\xbd": "\ufffd", b"\xfe": r"\xfe"}
@@ -142,27 +162,6 @@ def test_letters_under_any_key_are_discarded(flow: Flow) -> None:
         assert say(flow, "dlq", "show", typed, "--json").out == "[]\n"
         assert say(flow, "dlq", "discard", typed, "--why", "a stranger's").status == 0
         assert newest(flow)[key] is None
-
-
-def test_a_damaged_message_leaves_the_letter_of_its_batch_alone(flow: Flow) -> None:
-    log = flow.log(50, seed=4, bad_rate=0)
-    flow.faults({"kind": "status", "status": 503, "hashes": sorted(log.accepted)})
-    worker = flow.start("worker", **HASTE, DISPATCH__GIVE_UP_AFTER_ATTEMPTS=2)
-    flow.settle(240)  # what other tests left
-    before = newest(flow)
-    flow.tail(log)
-    flow.settle()
-    given_up = {key: value for key, value in newest(flow).items() if key not in before}
-    assert given_up
-    damaged = [Strange(BATCHES.name, key, b"damaged", [], 0) for key in given_up]
-    strangers.put(flow.kafka.bootstrap_servers, damaged)
-    flow.settle()
-    assert worker.end(15) == 0
-    after = newest(flow)
-    assert {key: after[key] for key in given_up} == given_up
-    added = [DeadLetter.load(value) for key, value in after.items() if key not in before | given_up]
-    assert {letter.idempotency_key.encode() for letter in added} == given_up.keys()
-    assert {(letter.reason, letter.original) for letter in added} == {("malformed", b"damaged")}
 
 
 def test_a_strange_checkpoint_stops_the_tailer_with_a_word(flow: Flow) -> None:

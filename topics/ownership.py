@@ -373,7 +373,8 @@ class Ownership:
 
     def _place(self, committed: Offset, low: int, high: int) -> _Place:
         if committed.offset == OFFSET_INVALID:
-            self._check_beginning(committed)
+            if low < high:
+                self._check_beginning(committed)
             return _Place(low, "", high)
         # One offset is a marker: the position stands before that of the transaction that was read last, and
         # on a quiet partition retention takes it, too.
