@@ -92,10 +92,12 @@ class Balance(NamedTuple):
 def balance(
     books: Books, guilty: set[str], booked: Counter[str], audit: dict[str, Any], found: list[dict[str, Any]]
 ) -> Balance:
-    """Compare. ``guilty`` are placement hashes that Avstar refuses."""
+    """Compare. ``guilty`` are placement hashes that Avstar refuses; it books all that it is sent under a new
+    key, so a record is ``booked`` as often as it was sent.
+    """
     refused = Counter({key: n for key, n in books.accepted.items() if key in guilty})
     expected = set(books.accepted) - guilty
-    lost, doubled = len(expected - set(booked)), booked.total() - len(booked)
+    lost, doubled = len(expected - set(booked)), (booked - books.accepted).total()
     wrong = []
     if lost:
         wrong.append(f"{lost} records are not booked, such as {sorted(expected - set(booked))[:3]}")

@@ -23,7 +23,10 @@ _FENCED_S = 40.0
 #: What the sandbox plays; the half that is not struck keeps the flow going.
 AVSTAR: dict[str, dict[str, Any]] = {
     "401": {"kind": "status", "status": 401},
+    "403": {"kind": "status", "status": 403},
+    "409": {"kind": "status", "status": 409},
     "429": {"kind": "status", "status": 429, "retry_after": 2, "retry_after_form": "date"},
+    "429 in seconds": {"kind": "status", "status": 429, "retry_after": 2},
     "500": {"kind": "status", "status": 500, "at": "booked"},
     "503": {"kind": "status", "status": 503},
     "connection reset": {"kind": "reset"},
@@ -32,6 +35,7 @@ AVSTAR: dict[str, dict[str, Any]] = {
     "not JSON": {"kind": "not_json"},
     "no answer": {"kind": "hang", "seconds": 40, "probability": 0.5},
     "slow": {"kind": "slow", "seconds": 3},
+    "late": {"kind": "latency", "seconds": 5},
 }
 
 
@@ -86,7 +90,10 @@ class Faults:
                 old.kill()
 
     def _starve_tailer(self, fault: Fault) -> None:
-        for process in fault.choose(self._world.tailers).processes:
+        self._starve(fault.choose(self._world.tailers).processes, fault)
+
+    def _starve(self, processes: list[psutil.Process], fault: Fault) -> None:
+        for process in processes:
             with suppress(psutil.NoSuchProcess):
                 _, most = process.rlimit(resource.RLIMIT_NOFILE)
                 process.rlimit(resource.RLIMIT_NOFILE, (process.num_fds() + 1, most))
@@ -94,6 +101,11 @@ class Faults:
                 process.rlimit(resource.RLIMIT_NOFILE, (most, most))
 
     # -- workers
+
+    def _starve_role(self, fault: Fault) -> None:
+        roles = [(worker, name) for worker in self._world.workers for name in ("validate", "dispatch")]
+        worker, name = fault.choose(roles)
+        self._starve([process] if (process := worker.role(name)) else [], fault)
 
     def _kill_role(self, fault: Fault) -> None:
         role = fault.kind.partition(" ")[0]
@@ -229,6 +241,15 @@ class Faults:
         self._last(fault)
         self._world.links.stall(link, stalled=False)
 
+    def _hold_answers(self, fault: Fault) -> None:
+        link = fault.choose(list(self._world.linked))
+        self._world.links.hold_answers(link, held=True)
+        self._last(fault)
+        self._world.links.hold_answers(link, held=False)
+
+    def _silence_link(self, fault: Fault) -> None:
+        self._world.links.silence(fault.choose(list(self._world.linked)))
+
     def _cut_link(self, fault: Fault) -> None:
         self._cut([fault.choose(list(self._world.linked))], fault)
 
@@ -268,6 +289,7 @@ _KINDS: dict[str, Callable[[Faults, Fault], None]] = {
     "worker killed, all three processes": Faults._kill_worker,
     "validate frozen past its session": Faults._freeze_role,
     "dispatch frozen past its session": Faults._freeze_role,
+    "role out of file descriptors": Faults._starve_role,
     "rebalance storm": Faults._storm,
     "rolling restart": Faults._roll,
     "broker killed": Faults._kill_broker,
@@ -284,5 +306,7 @@ _KINDS: dict[str, Callable[[Faults, Fault], None]] = {
     "token servers away": Faults._cut_tokens,
     "link slow": Faults._slow_link,
     "link stalled": Faults._stall_link,
+    "link one-way": Faults._hold_answers,
+    "link half-open": Faults._silence_link,
     "link cut": Faults._cut_link,
 }

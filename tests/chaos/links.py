@@ -26,18 +26,20 @@ class Link:
         self.flows.set()
         self.answers.set()
         self._ends: set[asyncio.StreamWriter] = set()
+        self._silent = asyncio.Event()  # one for all connections that are open now
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve a client until either end closes."""
         self._ends.add(writer)
+        silent = self._silent
         try:
             if self.cut:
                 return self._reset(writer)
             there, back = await asyncio.open_connection("127.0.0.1", self.target)
             self._ends.add(back)
             try:
-                forth = self._pump(reader, back, self.flows)
-                await asyncio.gather(forth, self._pump(there, writer, self.flows, self.answers))
+                forth = self._pump(reader, back, silent, self.flows)
+                await asyncio.gather(forth, self._pump(there, writer, silent, self.flows, self.answers))
             finally:
                 self._drop(back)
         except OSError:
@@ -46,9 +48,15 @@ class Link:
             self._drop(writer)
 
     async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *gates: asyncio.Event
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        silent: asyncio.Event,
+        *gates: asyncio.Event,
     ) -> None:
         while data := await reader.read(_PIECE):
+            if silent.is_set():
+                continue
             if self.latency_s:
                 await asyncio.sleep(self.latency_s)
             for opened in gates:  # what was on its way arrives late, as on a real network
@@ -56,6 +64,11 @@ class Link:
             writer.write(data)
             await writer.drain()
         writer.close()
+
+    def silence_all(self) -> None:
+        """Leave every connection open for ever, and let nothing through; new ones are as usual."""
+        self._silent.set()
+        self._silent = asyncio.Event()
 
     def reset_all(self) -> None:
         """Reset every connection."""
@@ -114,6 +127,10 @@ class Links:
         """Forward nothing more, keep connections open and take new ones; or go on with what was held."""
         flows = self._links[name].flows
         self._loop.call_soon_threadsafe(flows.clear if stalled else flows.set)
+
+    def silence(self, name: str) -> None:
+        """Make every connection half-open, as when a machine on the way is gone; new ones are as usual."""
+        self._loop.call_soon_threadsafe(self._links[name].silence_all)
 
     def cut(self, name: str, *, cut: bool) -> None:
         """Reset all connections and each new one; or be there again."""

@@ -38,9 +38,11 @@ class Run:
         per_s: float,
         *,
         secured: bool = False,
+        most: int = sys.maxsize,
     ) -> None:
+        """``most``: rounds of faults, however many minutes are left."""
         self.folder, self.seed, self.minutes, self.kinds = folder, seed, minutes, kinds
-        self.secured = secured
+        self.secured, self._most = secured, most
         self._per_s, self._began = per_s, time.monotonic()
         self.faults: list[dict[str, Any]] = []
         self.wrong: list[str] = []
@@ -60,7 +62,7 @@ class Run:
             world.watch.recovery(time.monotonic())  # the flow flows
             self.say("all is running")
             until = time.monotonic() + 60 * self.minutes
-            for round_of in rounds(self.seed, self.kinds):
+            for round_of in islice(rounds(self.seed, self.kinds), self._most):
                 if time.monotonic() > until:
                     break
                 self._strike(world, faults, round_of)
@@ -68,7 +70,10 @@ class Run:
             return self._settle(world)
 
     def _accuse(self, world: World) -> None:
-        """Choose records that Avstar will refuse: alone in a 207, or with the whole batch."""
+        """Choose records that Avstar will refuse: alone in a 207, or with the whole batch.
+
+        It does not look for records that it knows, either: what is sent twice would not be seen otherwise.
+        """
         many = int(self._per_s * 60 * (self.minutes + 1))
         self.guilty: list[str] = []
         for log in world.logs:
@@ -77,8 +82,9 @@ class Run:
             data = (line.data for line in islice(lines, many) if line.number and not line.fault)
             self.guilty += books.some(data, head, log.form, 1500)
         alone, whole = self.guilty[::2], self.guilty[1::2]
-        world.guilty += [{"kind": "reject", "hashes": alone, "code": "no_contract"}] if alone else []
-        world.guilty += [{"kind": "status", "status": 422, "hashes": whole}] if whole else []
+        world.throughout += [{"kind": "reject", "hashes": alone, "code": "no_contract"}] if alone else []
+        world.throughout += [{"kind": "status", "status": 422, "hashes": whole}] if whole else []
+        world.throughout.append({"kind": "keys_only"})
         world.play(0, None)
 
     def _strike(self, world: World, faults: Faults, together: list[Fault]) -> None:
@@ -145,6 +151,8 @@ class Run:
         return {
             "seed": self.seed,
             "minutes": self.minutes,
+            "kinds": self.kinds,  # with the seed they make the schedule
+            "per_s": self._per_s,
             "secured": self.secured,
             "seconds": round(time.monotonic() - self._began),
             "records": kept.records,

@@ -31,8 +31,9 @@ from topics import provision
 from topics.connection import KafkaSettings
 
 BROKERS = ("broker 1", "broker 2", "broker 3")
+PEERS = tuple(f"{name}, from the others" for name in BROKERS)
 TOKENS = ("Avstar's tokens", "Kafka's tokens")  # the latter where brokers demand them
-LINKS = (*BROKERS, "registry", "Avstar", *TOKENS)
+LINKS = (*BROKERS, *PEERS, "registry", "Avstar", *TOKENS)
 #: Seconds that a token of Avstar's lives; a broker's live for a minute.
 _TOKEN_S = 30
 #: Folder and tailer, format, profile, logs, and how a log's records are spread.
@@ -46,17 +47,23 @@ DONE = ("done", "south", "csv")  # folder, feed, format
 
 
 class LinkedBroker(Member):
-    """A broker that clients reach by a link; the brokers and the observer reach it directly."""
+    """A broker that clients reach by a link, and the other brokers by another; the observer directly."""
 
     start_s = 120.0  # on a busy machine
 
     def __init__(
-        self, data_dir: Path, number: int, link: int, first: "LinkedBroker | None", guard: Guard | None
+        self, data_dir: Path, number: int, links: Links, first: "LinkedBroker | None", guard: Guard | None
     ) -> None:
         super().__init__(data_dir, number, first)
         self.number, self.folder, self._guard = number, data_dir.name, guard
-        self.direct = f"127.0.0.1:{free_port()}"
-        self._link, self._controller = link, f"127.0.0.1:{free_port()}"
+        self.direct, self._controller = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+        clients, peers, port = BROKERS[number - 1], PEERS[number - 1], free_port()
+        links.lead(peers, port)
+        self._added = f",DIRECT://{self.direct},PEERS://127.0.0.1:{port}"
+        self._advertised = (
+            f"PLAINTEXT://127.0.0.1:{links.port(clients)},DIRECT://{self.direct},"
+            f"PEERS://127.0.0.1:{links.port(peers)}"
+        )
 
     def _write_settings(self) -> None:
         super()._write_settings()
@@ -65,9 +72,8 @@ class LinkedBroker(Member):
         if self._first is None:  # at the same place after a restart
             text = re.sub(r"CONTROLLER://[0-9.:]+", f"CONTROLLER://{self._controller}", text)
             text = re.sub(r"voters=1@.*", f"voters=1@{self._controller}", text)
-        text = re.sub(r"(?m)^(listeners=.*)$", rf"\1,DIRECT://{self.direct}", text)
-        advertised = f"PLAINTEXT://127.0.0.1:{self._link},DIRECT://{self.direct}"
-        text = re.sub(r"(?m)^advertised.listeners=.*$", f"advertised.listeners={advertised}", text)
+        text = re.sub(r"(?m)^(listeners=.*)$", rf"\1{self._added}", text)
+        text = re.sub(r"(?m)^advertised.listeners=.*$", f"advertised.listeners={self._advertised}", text)
         linked = "SASL_SSL" if self._guard else "PLAINTEXT"
         file.write_text(
             text.replace("PLAINTEXT://", "LINKED://")
@@ -95,7 +101,7 @@ class World:
         self._secured, self._guard = secured, None
         self.disks: dict[str, Disk] = {}  #: by folder
         self.broker_lock = threading.Lock()  # one broker at a time
-        self.guilty: list[dict[str, Any]] = []  #: records that Avstar refuses throughout
+        self.throughout: list[dict[str, Any]] = []  #: what Avstar plays from first to last
         self._played: dict[int, dict[str, Any]] = {}  # faults of Avstar, by who plays them
         self._avstar_lock = threading.Lock()
         self._running = ExitStack()
@@ -140,9 +146,9 @@ class World:
         self.avstar = SandboxProcess(self.folder / "avstar", "--token-ttl", str(_TOKEN_S))
         first = None
         self.brokers: list[LinkedBroker] = []
-        for number, name in enumerate(BROKERS, 1):
+        for number in range(1, len(BROKERS) + 1):
             folder = self.folder / f"broker{number}"
-            broker = LinkedBroker(folder, number, self.links.port(name), first, self._guard)
+            broker = LinkedBroker(folder, number, self.links, first, self._guard)
             first = first or broker
             self.brokers.append(broker)
         for service in (self.registry, self.avstar, *self.brokers):
@@ -260,7 +266,7 @@ class World:
 
     def _put_faults(self) -> None:
         # What is played comes first: of those that end a request the first one strikes.
-        script = {"seed": self.seed, "faults": [*self._played.values(), *self.guilty]}
+        script = {"seed": self.seed, "faults": [*self._played.values(), *self.throughout]}
         request = urllib.request.Request(
             f"{self.avstar.url}/sandbox/faults", data=json.dumps(script).encode(), method="PUT"
         )
