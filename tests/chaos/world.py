@@ -77,8 +77,9 @@ class LinkedBroker(Member):
         linked = "SASL_SSL" if self._guard else "PLAINTEXT"
         file.write_text(
             text.replace("PLAINTEXT://", "LINKED://")
-            + f"\nlistener.security.protocol.map=CONTROLLER:PLAINTEXT,LINKED:{linked},DIRECT:PLAINTEXT\n"
-            "inter.broker.listener.name=DIRECT\nmin.insync.replicas=2\n"
+            + "\nlistener.security.protocol.map="
+            f"CONTROLLER:PLAINTEXT,LINKED:{linked},DIRECT:PLAINTEXT,PEERS:PLAINTEXT\n"
+            "inter.broker.listener.name=PEERS\nmin.insync.replicas=2\n"
             + (self._guard.settings if self._guard else "")
         )
 
