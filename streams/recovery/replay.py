@@ -56,17 +56,17 @@ class Arguments(NamedTuple):
         return moment.parse(getattr(self, name), datetime.now(UTC), name=f"--{name}")
 
     def spans(self, kafka: KafkaSettings) -> Spans:
-        """The raw records that are meant, by now; raises :class:`UsageError`, :class:`Unreachable`."""
+        """The raw records that are meant, by now."""
         if self.offsets:
-            spans = Spans.parse(self.offsets)
-            spans.check(kafka)
-            return spans
+            return Spans.parse(self.offsets)
         return Spans.between(kafka, self.moment("since"), self.moment("until") if self.until else None)
 
 
 def run(settings: Settings, arguments: Arguments, *, dry_run: bool, restart: bool, as_json: bool) -> int:
     """Send, and tell what came of it; the exit status is 1 when a batch could not be sent any more."""
     arguments.check()
+    if arguments.offsets:
+        Spans.parse(arguments.offsets).check(settings.kafka)
     if arguments.kind:
         arguments = arguments._replace(kind=kind_named(arguments.kind))
     bookmark = Bookmark(settings.kafka, "\0".join((*arguments[:2], *arguments.offsets, *arguments[3:])))
