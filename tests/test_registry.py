@@ -40,7 +40,7 @@ def test_schemas_register_once_and_come_back_by_id(url: str) -> None:
     assert len(set(ids.values())) == len(KINDS)
     for kind, number in ids.items():
         assert Registry(RegistrySettings(url=url)).schema(number) == schema(kind)
-        assert schema_id(Codec(kind, number)._frame) == number
+        assert schema_id(Codec(kind, number).frame) == number
 
 
 @pytest.mark.broker

@@ -23,6 +23,8 @@ from topics.passing import DISCONNECTED, NO_LEADER_YET
 _CHUNK = 10_000
 #: For those who keep what becomes of a chunk: few enough to stay in the processor's cache.
 _SMALL_CHUNK = 1000
+#: For those who follow: whatever comes at once, it is not gigabytes of dead letters of a megabyte.
+_FOLLOWED = 20
 #: How long librdkafka waits to fill a chunk: of what has an end, which costs as much, and of what has none.
 _POLL_S, _FOLLOW_S = 0.01, 0.05
 #: So few messages that they are taken one by one, and the last is not waited behind.
@@ -97,7 +99,7 @@ def follow_all(
         consumer.assign(begin)
         looked = time.monotonic()
         while True:
-            chunk = consumer.consume(_SMALL_CHUNK, timeout=_FOLLOW_S)
+            chunk = consumer.consume(_FOLLOWED, timeout=_FOLLOW_S)
             errors = [(error, message) for message in chunk if (error := message.error()) is not None]
             for error, message in errors:
                 if error.code() not in (KafkaError._PARTITION_EOF, *_PASSING):
