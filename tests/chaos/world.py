@@ -76,8 +76,7 @@ class LinkedBroker(Member):
         text = re.sub(r"(?m)^advertised.listeners=.*$", f"advertised.listeners={self._advertised}", text)
         linked = "SASL_SSL" if self._guard else "PLAINTEXT"
         file.write_text(
-            text.replace("PLAINTEXT://", "LINKED://")
-            + "\nlistener.security.protocol.map="
+            text.replace("PLAINTEXT://", "LINKED://") + "\nlistener.security.protocol.map="
             f"CONTROLLER:PLAINTEXT,LINKED:{linked},DIRECT:PLAINTEXT,PEERS:PLAINTEXT\n"
             "inter.broker.listener.name=PEERS\nmin.insync.replicas=2\n"
             + (self._guard.settings if self._guard else "")
