@@ -2,9 +2,10 @@
 
 import time
 import tracemalloc
+from collections.abc import Callable, Sequence
 
 import pytest
-from framers import CSV, FIXED, MAKES, XML, Make, check, check_finished, frame, tokens, wide
+from framers import CSV, FIXED, MAKES, XML, Make, Whole, check, check_finished, frame, tokens, wide
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,11 +13,16 @@ from streams.formats.framing import HEAD
 from streams.formats.wide import narrow
 
 cuts_ = st.lists(st.integers(0, 80), max_size=6)
+Promise = Callable[[Make, bytes, Sequence[int], int], Whole]
 
 
+@pytest.mark.parametrize("promise", [check, check_finished])
 @pytest.mark.parametrize("name", MAKES)
-def test_no_split_and_no_resumption_changes_the_records(name: str) -> None:
-    """And what was skipped and framed is the input, and every record has its number."""
+def test_tangled_input_is_published_whole(name: str, promise: Promise) -> None:
+    """However it is cut, and wherever it ended before it grew, in the middle of a letter, too.
+
+    And what was skipped and framed is the input, and every record has its number.
+    """
 
     @settings(max_examples=150)
     @given(
@@ -25,23 +31,7 @@ def test_no_split_and_no_resumption_changes_the_records(name: str) -> None:
         st.sampled_from([8, 30, 1000]),
     )
     def promises(data: bytes, cuts: list[int], limit: int) -> None:
-        check(MAKES[name], data, cuts, limit)
-
-    promises()
-
-
-@pytest.mark.parametrize("name", MAKES)
-def test_what_grows_after_its_end_is_published_whole(name: str) -> None:
-    """Wherever that was, in the middle of a letter, too, and however often."""
-
-    @settings(max_examples=150)
-    @given(
-        st.lists(st.sampled_from(tokens(name)), max_size=40).map(b"".join),
-        cuts_,
-        st.sampled_from([8, 30, 1000]),
-    )
-    def promises(data: bytes, ends: list[int], limit: int) -> None:
-        check_finished(MAKES[name], data, ends, limit)
+        promise(MAKES[name], data, cuts, limit)
 
     promises()
 

@@ -16,11 +16,12 @@ import pytest
 import structlog
 from crowd import Diary
 from rotations import Oracle, World
+from tailing import Memory
 
 from schemas.descriptor import Descriptor
 from schemas.rawkey import RawKey
 from streams.settings import Settings
-from streams.tail.checkpoint import Checkpoint, State, message, parsed
+from streams.tail.checkpoint import Checkpoint, State
 from streams.tail.publisher import _taken_over
 from streams.tail.round import Round
 from topics.block import _LAYOUT
@@ -34,11 +35,11 @@ _FIELDS = _LAYOUT.names
 _KNOWN = (1020, 2227, 2328, 2437, 2555, 4872, 5204, 5274, 6324, 10129, 12238)
 
 
-class Topics:
+class Topics(Memory):
     """What the tailers of a world have committed, and which process has each name."""
 
     def __init__(self) -> None:
-        self.files: dict[str, Checkpoint] = {}
+        super().__init__()
         self.claims: dict[str, str] = {}
         self.descriptors: dict[bytes, Descriptor] = {}
         self.raw: list[tuple[RawKey, bytes]] = []
@@ -48,14 +49,8 @@ class Topics:
         """As :class:`streams.tail.publisher.Publisher` is made."""
         return InMemory(self, settings.tail.name)
 
-    def commit(self, checkpoints: Sequence[Checkpoint], withdrawn: Sequence[str] = ()) -> None:
-        """They come back as a broker would give them."""
-        for known in checkpoints:
-            found = parsed(**message(known))
-            assert isinstance(found, Checkpoint)
-            self.files[known.identity] = found
-        for identity in withdrawn:
-            self.files.pop(identity, None)
+    def read(self) -> State:
+        return super().read()._replace(claims=dict(self.claims))
 
     def published(self) -> dict[str, list[tuple[RawKey, bytes]]]:
         """By the files' identities, in order."""
@@ -68,7 +63,7 @@ class Topics:
 class InMemory:
     """A tailer's publisher, without a broker."""
 
-    partitions = 8
+    partitions = Memory.partitions
 
     def __init__(self, topics: Topics, name: str) -> None:
         self._topics, self._name, self._instance = topics, name, uuid4().hex
@@ -77,21 +72,18 @@ class InMemory:
     def start(self) -> None:
         self._topics.claims[self._name] = self._instance
 
-    def read(self) -> State:
-        return State(dict(self._topics.files), dict(self._topics.claims))
-
     def check(self) -> State:
         with self._topics.lock:
             if self._abandoned:
                 raise AbandonedError(self._name)
             if self._topics.claims.get(self._name) != self._instance:
                 raise _taken_over(self._name)
-            return self.read()
+            return self._topics.read()
 
     def take_over(self, owner: str, theirs: Callable[[State], Sequence[Checkpoint]]) -> None:
         with self._topics.lock:
             self._topics.claims[owner] = self._instance
-            self._topics.commit(theirs(self.read()))
+            self._topics.take_over(owner, theirs)
 
     def publish(self, batch: Round) -> None:
         with self._topics.lock:
@@ -103,7 +95,9 @@ class InMemory:
                 key = string_at(found["key"], found["key_len"])
                 value = string_at(found["payload"], found["len"])
                 self._topics.raw.append((RawKey.unpack(key), value))
-            self._topics.commit(list(batch.checkpoints.values()), batch.withdrawn)
+            self._topics.commit(list(batch.checkpoints.values()))
+            for identity in batch.withdrawn:
+                self._topics.files.pop(identity, None)
 
     def abandon(self) -> None:
         self._abandoned = True

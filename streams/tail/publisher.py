@@ -90,14 +90,11 @@ class Publisher:
                 producer.commit(lambda inner: send_all(inner, CHECKPOINTS.name, claim))
                 if moved := [checkpoint.message(known) for known in theirs(self.read())]:
                     producer.commit(partial(send_all, topic=CHECKPOINTS.name, messages=moved))
-            except OwnershipLostError as error:
+            except (OwnershipLostError, KafkaException) as error:
+                problem = _problem(self._settings, name, error)
+                if isinstance(problem, Unreachable):
+                    raise problem from None
                 # The one before fences in turn, to see whether it was another that fenced it.
-                logger.debug("fenced while taking a name", name=name, error=str(error))
-            except KafkaException as error:
-                if not error.args[0].fatal():
-                    raise _problem(self._settings, error.args[0]) from None
-                fenced = error.args[0].code() in LOST
-                problem = _taken_over(name) if fenced else _problem(self._settings, error.args[0])
                 logger.debug("failed to take a name", name=name, error=str(error))
             else:
                 return producer
@@ -156,8 +153,12 @@ def _partitions(settings: Settings) -> int:
     return standing.partitions[RAW.name]
 
 
-def _problem(settings: Settings, error: KafkaError) -> Problem:
+def _problem(settings: Settings, name: str, failed: OwnershipLostError | KafkaException) -> Problem:
+    """Why a name cannot be taken; :class:`Unreachable` where another try would end like this one."""
     where = settings.kafka.bootstrap_servers
+    error: KafkaError | None = None if isinstance(failed, OwnershipLostError) else failed.args[0]
+    if error is None or (error.fatal() and error.code() in LOST):
+        return _taken_over(name)
     if error.fatal():
         return Problem(f"the broker refuses our transactions: {error.str()}", where=where)
     return Unreachable(

@@ -63,10 +63,13 @@ class Known:
                 return known
         return None
 
-    def by_claim(self, file: OpenFile, taken: Collection[str]) -> Checkpoint | None:
-        """The checkpoint of a file of which only the header is known, so that it proves hardly anything."""
+    def by_claim(self, file: OpenFile, taken: Collection[str], but: str = "") -> Checkpoint | None:
+        """The checkpoint of a file of which only the header is known, so that it proves hardly anything.
+
+        ``but``: the identity of one that is not asked for.
+        """
         for known in self._inodes.get((file.device, file.inode), ()):
-            free = known.is_claim and known.identity not in taken
+            free = known.is_claim and known.identity not in taken and known.identity != but
             if free and _may_be(known, file) and known.proves(file):
                 return known
         return None

@@ -193,7 +193,7 @@ class TakeUp:
         return identity in self._sources.open or (known is not None and recognition.is_intact(known))
 
     def _copy(self, found: Found, known: Checkpoint, *, was_equal: bool) -> Copy | None:
-        if known.is_claim and self._known.by_claim(found.file, {*self._taken(), known.identity}):
+        if known.is_claim and self._known.by_claim(found.file, self._taken(), but=known.identity):
             return None  # its own claim proves as much, and would be left for another that has the file
         copy = recognition.copy(found, known)
         overwritten = self._sources.overwritten.get(known.identity)

@@ -230,22 +230,20 @@ class Faults:
         self._cut([name for name in TOKENS if name in self._world.linked], fault)
 
     def _slow_link(self, fault: Fault) -> None:
-        link = fault.choose(list(self._world.linked))
-        self._world.links.slow(link, 0.3)
-        self._last(fault)
-        self._world.links.slow(link, 0)
+        self._on_a_link(fault, lambda link, on: self._world.links.slow(link, 0.3 if on else 0))
 
     def _stall_link(self, fault: Fault) -> None:
-        link = fault.choose(list(self._world.linked))
-        self._world.links.stall(link, stalled=True)
-        self._last(fault)
-        self._world.links.stall(link, stalled=False)
+        self._on_a_link(fault, lambda link, on: self._world.links.stall(link, stalled=on))
 
     def _hold_answers(self, fault: Fault) -> None:
+        self._on_a_link(fault, lambda link, on: self._world.links.hold_answers(link, held=on))
+
+    def _on_a_link(self, fault: Fault, turn: Callable[[str, bool], None]) -> None:
+        """Turn it on, and off again."""
         link = fault.choose(list(self._world.linked))
-        self._world.links.hold_answers(link, held=True)
+        turn(link, True)
         self._last(fault)
-        self._world.links.hold_answers(link, held=False)
+        turn(link, False)
 
     def _silence_link(self, fault: Fault) -> None:
         self._world.links.silence(fault.choose(list(self._world.linked)))
