@@ -32,7 +32,7 @@ _ACTIONS = 16
 _FIELDS = _LAYOUT.names
 
 #: Lives in which something was once published twice, or told wrongly.
-_KNOWN = (1020, 2227, 2328, 2437, 2555, 4872, 5204, 5274, 6324, 10129, 12238)
+_KNOWN = (1020, 2227, 2328, 2437, 2555, 4872, 5204, 5274, 6324, 6807, 10129, 12238)
 
 
 class Topics(Memory):

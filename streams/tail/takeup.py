@@ -140,11 +140,20 @@ class TakeUp:
 
     def _judge(self, found: Found) -> None:
         """Take it as what it is if it is a copy of what is gone; let it wait while it may become one."""
-        originals = self._originals(found) if found.has_more else []
+        originals = self._originals(found) if found.has_more else self._named_alike(found)
         if originals is None:
             self._fresh.remove(found)
         elif self._has_to_wait(found.file, originals):
             self._hold(found)
+
+    def _named_alike(self, found: Found) -> list[str]:
+        """The identities of files that are being read, of which a copy may have begun here with the header."""
+        alike = self._known.alike(found.file, self._sources.owners)
+        return [
+            known.identity
+            for known in alike
+            if known.identity in self._sources.open and recognition.is_named_like(known, found)
+        ]
 
     def _hold(self, found: Found) -> None:
         self._waiting.add((found.file.device, found.file.inode))
