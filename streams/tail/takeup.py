@@ -147,7 +147,7 @@ class TakeUp:
             self._hold(found)
 
     def _named_alike(self, found: Found) -> list[str]:
-        """The identities of files that are being read, of which a copy may have begun here with the header."""
+        """The identities of files that are being read, of which a copy may have begun here."""
         alike = self._known.alike(found.file, self._sources.owners)
         return [
             known.identity
