@@ -9,7 +9,7 @@ from aiokafka.structs import TopicPartition
 
 #: What is given out of a partition at a time, as it is unpacked, and one record more: two megabytes may hold
 #: hundreds.
-POLLED_BYTES = 8_388_608
+POLLED_BYTES = 4_194_304
 
 
 class Memory(MemoryRecords):  # type: ignore[misc] # a C type

@@ -30,7 +30,7 @@ logger = log.get("validate")
 _TRYING = "trying"
 
 #: Of raw records in a window, however few they are: what is made of them has several times as much.
-_WINDOW_BYTES = 8_388_608
+_WINDOW_BYTES = 4_194_304
 
 
 class Judges:
