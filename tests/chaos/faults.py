@@ -13,7 +13,7 @@ from confluent_kafka import KafkaException
 
 from chaos.actors import Actor
 from chaos.schedule import Fault
-from chaos.watch import HOPS
+from chaos.watch import HOPS, Watch
 from chaos.world import TOKENS, World
 from streams.lab.service import Service
 
@@ -184,9 +184,16 @@ class Faults:
         self._restart_brokers(self._world.brokers[:1], fault)
 
     def _kill_coordinator(self, fault: Fault) -> None:
+        self._restart_found(fault, lambda watch: watch.coordinator(fault.choose(list(HOPS))))
+
+    def _break_transaction(self, fault: Fault) -> None:
+        raw = "spotstream-validate"
+        self._restart_found(fault, lambda watch: watch.transaction(fault.choose(list(watch.ends(raw)))))
+
+    def _restart_found(self, fault: Fault, find: Callable[[Watch], int]) -> None:
         number = 2
         with suppress(KafkaException, TimeoutError):  # another fault strikes it just now
-            number = self._world.watch.coordinator(fault.choose(list(HOPS)))
+            number = find(self._world.watch)
         self._restart_brokers([b for b in self._world.brokers if b.number == number], fault)
 
     def _kill_brokers(self, fault: Fault) -> None:
@@ -293,6 +300,7 @@ _KINDS: dict[str, Callable[[Faults, Fault], None]] = {
     "broker killed": Faults._kill_broker,
     "controller killed": Faults._kill_controller,
     "group coordinator killed": Faults._kill_coordinator,
+    "coordinator of an open transaction killed": Faults._break_transaction,
     "all brokers killed": Faults._kill_brokers,
     "broker's disk full": Faults._fill_broker,
     "done folder full": Faults._fill_done,

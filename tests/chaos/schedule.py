@@ -21,6 +21,7 @@ KINDS = {
     "broker killed": (2, 8),
     "controller killed": (2, 8),
     "group coordinator killed": (2, 8),
+    "coordinator of an open transaction killed": (2, 8),
     "all brokers killed": (2, 8),
     "registry killed": (2, 8),
     "Avstar killed": (2, 8),

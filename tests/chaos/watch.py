@@ -9,7 +9,8 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 HOPS = {"spotstream-validate": "avion.raw", "spotstream-dispatch": "avstar.batches"}
 _ANSWER_S = 3.0
 
-_OFFSETS = "__consumer_offsets"
+_OFFSETS, _TRANSACTIONS = "__consumer_offsets", "__transaction_state"
+_OPEN_S = 10.0
 
 Offsets = dict[int, int]  #: by partition
 
@@ -28,11 +29,10 @@ class Watch:
     def __init__(self, bootstrap: str) -> None:
         config = {"bootstrap.servers": bootstrap, "log_level": 0, "reconnect.backoff.max.ms": 200}
         # Else no answer comes while a partition has a transaction under way: on a busy machine, always.
-        config |= {"isolation.level": "read_uncommitted"}
+        config |= {"isolation.level": "read_uncommitted", "enable.auto.commit": False}
         # A list_offsets of librdkafka 2.16 that meets several brokers may end the process by SIGSEGV.
-        self._consumers = {
-            group: Consumer(config | {"group.id": group, "enable.auto.commit": False}) for group in HOPS
-        }
+        self._consumers = {group: Consumer(config | {"group.id": group}) for group in HOPS}
+        self._committed = Consumer(config | {"group.id": "chaos", "isolation.level": "read_committed"})
 
     def await_brokers(self, count: int) -> None:
         """Return when there are so many."""
@@ -63,8 +63,28 @@ class Watch:
 
         To ask an admin client may end this process by an assertion, while brokers go.
         """
-        found = self._consumers[group].list_topics(_OFFSETS, timeout=_ANSWER_S).topics[_OFFSETS].partitions
-        return int(found[_java_hash(group) % len(found)].leader)
+        return self._leader(_OFFSETS, group)
+
+    def transaction(self, partition: int) -> int:
+        """The broker that coordinates what validate commits of a raw partition, while a transaction is open.
+
+        One is as long as those who read what is committed see less of the partition's batches than there is.
+        """
+        batches, deadline = TopicPartition("avstar.batches", partition), time.monotonic() + _OPEN_S
+        number = self._leader(_TRANSACTIONS, f"spotstream-validate-avion.raw-{partition}")
+        ends = [
+            asked.get_watermark_offsets for asked in (self._committed, self._consumers["spotstream-dispatch"])
+        ]
+        while time.monotonic() < deadline:
+            committed, written = (ask(batches, _ANSWER_S)[1] for ask in ends)
+            if committed < written:
+                break
+        return number
+
+    def _leader(self, topic: str, name: str) -> int:
+        """Of the partition that has what is called so."""
+        found = self._committed.list_topics(topic, timeout=_ANSWER_S).topics[topic].partitions
+        return int(found[_java_hash(name) % len(found)].leader)
 
     def recovery(self, since: float, timeout_s: float = 60) -> tuple[dict[str, float], dict[str, float]]:
         """For each group, seconds from ``since`` until it has done something that came later, and until it
