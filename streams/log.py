@@ -9,6 +9,7 @@ from typing import Any, TextIO, cast
 
 import structlog
 
+from schemas.errors import Problem
 from streams.console import printable, safe
 from streams.settings import LogSettings
 
@@ -30,7 +31,9 @@ class _Libraries(logging.Handler):
         key, now = (record.name, str(record.msg)), monotonic()
         if now - self._passed.get(key, -math.inf) >= _EVERY_S:
             self._passed[key] = now
-            get(record.name).log(record.levelno, record.getMessage(), exc_info=record.exc_info)
+            error = record.exc_info[1] if record.exc_info else None
+            traceback = None if isinstance(error, Problem) else record.exc_info
+            get(record.name).log(record.levelno, record.getMessage(), exc_info=traceback)
 
 
 class _Unfailing:

@@ -12,6 +12,7 @@ import pytest
 import structlog
 from flow import until
 
+from schemas.errors import Problem
 from streams import log
 from streams.settings import LogSettings
 
@@ -42,6 +43,19 @@ def disk(monkeypatch):
     disk = Disk()
     with logged_to(disk, monkeypatch):
         yield disk
+
+
+def test_only_what_nobody_expected_has_a_traceback(lines):
+    """Faust tells with one why a role ends, whatever that is."""
+    for error in (Problem("a topic is missing", where="kafka"), RuntimeError("a defect")):
+        try:
+            raise error
+        except Exception as told:
+            logging.getLogger(f"library.{type(error).__name__}").exception("Crashed reason=%r", told)
+    plain, defect = lines()
+    assert "a topic is missing" in plain["event"]
+    assert "exception" not in plain
+    assert "RuntimeError" in defect["exception"]
 
 
 def test_a_library_that_repeats_itself_is_heard_once(lines):
