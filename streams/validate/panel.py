@@ -48,16 +48,16 @@ def verdicts(window: Sequence[Record], panel: Panel) -> list[Verdict]:
         by_file[file].append(index)
     found: list[Verdict] = [_UNDESCRIBED] * len(window)
     for file, indices in by_file.items():
-        for index, verdict in zip(indices, _of_file(file, indices, window, panel), strict=True):
+        for index, verdict in zip(indices, _of_file(file, [window[i] for i in indices], panel), strict=True):
             found[index] = verdict
     return found
 
 
-def _of_file(file: bytes, indices: list[int], window: Sequence[Record], panel: Panel) -> list[Verdict]:
+def _of_file(file: bytes, raws: Sequence[Record], panel: Panel) -> list[Verdict]:
     if not file:
-        return [_MISKEYED] * len(indices)
+        return [_MISKEYED] * len(raws)
     seat = panel.get(file)
     judge = seat.judge if seat else _UNDESCRIBED
     if isinstance(judge, Invalid):
-        return [judge] * len(indices)
-    return judge.judge([window[index].value or b"" for index in indices])
+        return [judge] * len(raws)
+    return judge.judge([raw.value or b"" for raw in raws])
