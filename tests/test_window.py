@@ -50,7 +50,7 @@ def test_windows_keep_order_size_and_patience(arrivals, limit, seconds, most):
         window.add(records, now)
         take_due(now)
         assert len(window) == number - len(taken) < limit
-        assert not window.overflows
+        assert not window.is_full
     take_due(now + seconds + 1e-6)
     assert taken == list(range(number))
     assert len(window) == 0
@@ -67,7 +67,7 @@ def test_nothing_is_lost_however_late_windows_are_taken(sizes, limit, most):
     taken = []
     while len(window):
         waiting = range(len(taken), number)
-        assert window.overflows == (len(waiting) > limit or size_of(waiting) > most)
+        assert window.is_full == (len(waiting) >= limit or size_of(waiting) >= most)
         got = window.take()
         assert is_whole(got, limit, most) or len(got) == len(waiting)
         taken += got

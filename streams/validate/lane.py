@@ -101,9 +101,9 @@ class ValidateLane:
         self._task.add_done_callback(owned.ended)
 
     def feed(self, records: Sequence[Record]) -> None:
-        """Take records; holds the partition back while more than a window waits."""
+        """Take records; holds the partition back while a window waits."""
         self._window.add(records, self._clock())
-        if self._window.overflows:
+        if self._window.is_full:
             self._owned.pause()
         self._wake.set()
 
@@ -164,7 +164,7 @@ class ValidateLane:
             due = self._due_in()
             if due == 0.0:
                 window = self._window.take()
-                if not self._window.overflows:
+                if not self._window.is_full:
                     self._owned.resume()
                 return window
             try:

@@ -31,9 +31,9 @@ class Window(Generic[R]):
         return self._records
 
     @property
-    def overflows(self) -> bool:
-        """Whether there is more than one window holds."""
-        return self._records > self._limit or self._bytes > self._most
+    def is_full(self) -> bool:
+        """Whether there is as much as one window holds."""
+        return self._records >= self._limit or self._bytes >= self._most
 
     def add(self, records: Sequence[R], now: float) -> None:
         """Take ``records``, which came at ``now``."""
@@ -47,7 +47,7 @@ class Window(Generic[R]):
         """
         if not self._records:
             return None
-        if self._records >= self._limit or self._bytes >= self._most:
+        if self.is_full:
             return 0.0
         return max(0.0, self._waiting[0].came + min(self._seconds, early) - now)
 
