@@ -187,8 +187,8 @@ class Faults:
         self._restart_found(fault, lambda watch: watch.coordinator(fault.choose(list(HOPS))))
 
     def _break_transaction(self, fault: Fault) -> None:
-        raw = "spotstream-validate"
-        self._restart_found(fault, lambda watch: watch.transaction(fault.choose(list(watch.ends(raw)))))
+        group = "spotstream-validate"
+        self._restart_found(fault, lambda watch: watch.transaction(fault.choose(list(watch.ends(group)))))
 
     def _restart_found(self, fault: Fault, find: Callable[[Watch], int]) -> None:
         number = 2
